@@ -1,0 +1,1 @@
+"""The HTTP API: one process, thin routes over the use cases of `defectoscope`."""

@@ -1,0 +1,263 @@
+"""Every error the product raises on purpose, and nothing else.
+
+A class docstring is the default message; ``code`` is stable, snake_case and part of the public contract
+(`docs/errors.md` lists them all). No HTTP status lives here: `api/error_handlers.py` maps the branches.
+
+::
+
+    DefectoscopeError
+    ├── CallerError             the caller is wrong; trying again unchanged cannot help
+    │   ├── NotFound            the thing named does not exist
+    │   └── Conflict            it exists, in a state that does not allow this
+    ├── NotNow                  a part we depend on is away; the same request may succeed later
+    └── Fault                   we are wrong, or the installation is
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+
+class DefectoscopeError(Exception):
+    """Something went wrong in Defectoscope."""
+
+    code: ClassVar[str] = "defectoscope_error"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Derive ``code`` from the class name unless the class sets its own."""
+        super().__init_subclass__(**kwargs)
+        if "code" not in cls.__dict__:
+            cls.code = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:
+        """Args: message: one sentence for a person; details: JSON-ready facts for a program."""
+        self.message = message or " ".join((type(self).__doc__ or "").split())
+        self.details = details
+        super().__init__(self.message)
+
+
+class CallerError(DefectoscopeError):
+    """The request cannot be met as it stands."""
+
+
+class NotFound(CallerError):
+    """The thing named does not exist."""
+
+
+class Conflict(CallerError):
+    """The present state does not allow this."""
+
+
+class NotNow(DefectoscopeError):
+    """A part we depend on is away; try again later."""
+
+
+class Fault(DefectoscopeError):
+    """Defectoscope itself or its installation is at fault."""
+
+
+# Images and labels -------------------------------------------------------------------------------------------------
+
+
+class InvalidImage(CallerError):
+    """The file cannot be used as an image."""
+
+
+class ImageEmpty(InvalidImage):
+    """The file is empty."""
+
+
+class ImageNotRecognised(InvalidImage):
+    """The file is not an image of an accepted format (PNG, JPEG, TIFF, BMP, WebP)."""
+
+
+class ImageTruncated(InvalidImage):
+    """The image data ends early or is damaged."""
+
+
+class ImageTooLarge(InvalidImage):
+    """The image has more pixels or bytes than the limit allows."""
+
+
+class ImageMultiFrame(InvalidImage):
+    """The file holds several frames (animation or multi-page); send one image per file."""
+
+
+class InvalidLabel(CallerError):
+    """The label cannot be used as a defect mask."""
+
+
+class LabelSizeMismatch(InvalidLabel):
+    """The label and its image differ in size."""
+
+
+class SourceChanged(CallerError):
+    """The object changed in storage after it was registered."""
+
+
+# Archives ----------------------------------------------------------------------------------------------------------
+
+
+class ArchiveInvalid(CallerError):
+    """The file is not a readable zip archive."""
+
+
+class ArchiveMemberUnsafe(CallerError):
+    """The archive member has an absolute or escaping path, or is a link, encrypted or nested; it was not read."""
+
+
+class ArchiveTooLarge(CallerError):
+    """The archive or a member of it unpacks to more than the limit allows."""
+
+
+# Storage -----------------------------------------------------------------------------------------------------------
+
+
+class ObjectNotFound(NotFound):
+    """No object has this key."""
+
+
+class BucketNotFound(NotFound):
+    """The bucket does not exist."""
+
+
+class BucketNotAllowed(CallerError):
+    """Images may not be read from this bucket; add it to DEFECTOSCOPE_STORAGE__INPUT_BUCKETS."""
+
+
+class InvalidStorageUri(CallerError):
+    """The address is not of the form s3://bucket/prefix."""
+
+
+class ObjectExists(Conflict):
+    """An object with this key exists already."""
+
+
+class StorageUnavailable(NotNow):
+    """The object storage does not answer."""
+
+
+class DatabaseUnavailable(NotNow):
+    """The database does not answer."""
+
+
+class QueueUnavailable(NotNow):
+    """The message broker does not answer."""
+
+
+class ApiUnavailable(NotNow):
+    """The Defectoscope API does not answer; is `defectoscope up` running?"""
+
+
+# Jobs --------------------------------------------------------------------------------------------------------------
+
+
+class NoImagesFound(CallerError):
+    """No image was found there."""
+
+
+class JobNotFound(NotFound):
+    """No job has this id."""
+
+
+class ImageNotFound(NotFound):
+    """No image has this id."""
+
+
+class ResultNotFound(NotFound):
+    """No result has this id."""
+
+
+class JobNotCancellable(Conflict):
+    """The job has already ended."""
+
+
+class JobNotRetryable(Conflict):
+    """The job is still running or has no failed image."""
+
+
+class IdempotencyConflict(Conflict):
+    """The idempotency key was used before with a different request."""
+
+
+class InvalidRequest(CallerError):
+    """The request is not valid."""
+
+
+class WorkerLost(Fault):
+    """The worker stopped while this image was being segmented, several times; it was given up."""
+
+
+class Unexpected(Fault):
+    """An unexpected error occurred; the log has its trace under this id."""
+
+
+# Models and training -----------------------------------------------------------------------------------------------
+
+
+class ModelNotReady(Conflict):
+    """No model version has been promoted yet; train one with `defectoscope training start`."""
+
+
+class ModelVersionNotFound(NotFound):
+    """No model version has this number."""
+
+
+class InvalidModel(CallerError):
+    """The file does not keep the model contract."""
+
+
+class ProviderUnavailable(Fault):
+    """The demanded execution provider cannot be used on this machine."""
+
+
+class DatasetNotFound(NotFound):
+    """There is no dataset there."""
+
+
+class InvalidDataset(CallerError):
+    """The dataset cannot be trained on."""
+
+
+class TrainingRunNotFound(NotFound):
+    """No training run has this id."""
+
+
+class TrainingFailed(Fault):
+    """The training run failed."""
+
+
+class TrainerLost(Fault):
+    """The trainer stopped before the run ended; start it again."""
+
+
+class EncoderWeightsUnavailable(NotNow):
+    """The pretrained encoder weights cannot be fetched."""
+
+
+class ExportParityFailed(Fault):
+    """The exported model does not give the same masks as the trained one; it was not registered."""
+
+
+# Installation ------------------------------------------------------------------------------------------------------
+
+
+class SettingMissing(CallerError):
+    """A setting that is needed is not set."""
+
+
+class PlatformUnsupported(Fault):
+    """The embedded servers are not available for this platform."""
+
+
+class DataDirectoryBusy(Conflict):
+    """Another Defectoscope runs on this data directory."""
+
+
+class ServerStartFailed(Fault):
+    """An embedded server did not start."""
+
+
+class ComponentMissing(Fault):
+    """A part of Defectoscope is not installed here."""

@@ -1,0 +1,1 @@
+"""The inspection worker: Celery tasks, the ONNX Runtime engine and the pipeline between them."""
