@@ -1,0 +1,65 @@
+"""Connections and transactions: one engine a process, one transaction a use case, effects after its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from defectoscope.errors import DatabaseUnavailable
+
+_AFTER_COMMIT = "after_commit"
+
+
+class Database:
+    """PostgreSQL as the use cases see it: `with database.transaction() as session`."""
+
+    def __init__(self, url: str, *, pool_size: int = 8, statement_timeout_s: int = 60) -> None:
+        """Prepare the engine; nothing connects until the first transaction."""
+        self._engine = create_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": 5,
+                "options": f"-c statement_timeout={statement_timeout_s * 1000} -c lock_timeout=20000 -c timezone=UTC",
+            },
+        )
+        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Commit on leaving, roll back on an exception, then run what `after_commit` was given.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL does not answer or ended the connection.
+        """
+        session = self._sessions()
+        try:
+            with session, session.begin():
+                yield session
+        except (OperationalError, InterfaceError) as exc:
+            raise DatabaseUnavailable(f"The database does not answer: {exc.orig}".strip()) from exc
+        for effect in session.info.pop(_AFTER_COMMIT, []):
+            effect()
+
+    def ping(self) -> None:
+        """Raises: DatabaseUnavailable."""
+        with self.transaction() as session:
+            session.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self._engine.dispose()
+
+
+def after_commit(session: Session, effect: Callable[[], None]) -> None:
+    """Run an effect once the transaction has committed, never when it rolls back.
+
+    Messages leave this way: a worker can then never look for a row that is not there yet.
+    """
+    session.info.setdefault(_AFTER_COMMIT, []).append(effect)

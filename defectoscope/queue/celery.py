@@ -1,0 +1,78 @@
+"""Celery as this product uses it: one configuration for every process, and the sending side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from defectoscope.errors import QueueUnavailable
+from defectoscope.queue.messages import INSPECTION_QUEUE, Message
+
+
+def make_celery(name: str, *, broker_url: str, key_prefix: str) -> Celery:
+    """Return a Celery application with the settings that make a message a hint and nothing more.
+
+    No result backend, JSON only, late acknowledgement, nothing fetched ahead. A message lost or doubled by the broker
+    costs a delay or a claim that finds nothing; the database knows what is owed (docs/architecture.md).
+    """
+    app = Celery(name, broker=broker_url, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,
+        task_default_queue=INSPECTION_QUEUE,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_pool_acquire_timeout=10,
+        broker_transport_options={
+            # Far above any chunk's time: redelivery is the reconciler's business, not the broker's.
+            "visibility_timeout": 900,
+            "health_check_interval": 10,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "global_keyprefix": key_prefix,
+            # Alternate between queues so that housekeeping never waits behind chunks.
+            "queue_order_strategy": "round_robin",
+        },
+        task_publish_retry=True,
+        task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1},
+        enable_utc=True,
+        timezone="UTC",
+    )
+    return app
+
+
+class CeleryQueue:
+    """Sends messages through a Celery application."""
+
+    def __init__(self, app: Celery) -> None:
+        """Args: app: from `make_celery`; nothing connects until the first message."""
+        self._app = app
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Send every message, in order, over one pooled connection.
+
+        Raises:
+            QueueUnavailable: the broker does not answer; the messages not sent are the reconciler's business.
+        """
+        try:
+            with self._app.producer_or_acquire() as producer:
+                for message in messages:
+                    self._app.send_task(message.task, args=message.args, queue=message.queue, producer=producer)
+        except (OperationalError, OSError) as exc:
+            raise QueueUnavailable(f"The message broker does not answer: {exc}") from exc
+
+    def ping(self) -> None:
+        """Raises: QueueUnavailable."""
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=3)
+        except (OperationalError, OSError) as exc:
+            raise QueueUnavailable(f"The message broker does not answer: {exc}") from exc

@@ -1,0 +1,184 @@
+"""Every setting of every process, read once where a process starts and handed down as plain values.
+
+Order of precedence: environment variables (``DEFECTOSCOPE_DATABASE__URL``), then the connection file that
+`defectoscope up` writes, then the defaults below. Nothing below the entry points imports this module.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from platformdirs import user_cache_path, user_state_path
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from defectoscope.errors import SettingMissing
+
+T = TypeVar("T")
+
+#: Every variable starts so; nested names are joined by two underscores.
+ENVIRONMENT_PREFIX = "DEFECTOSCOPE_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(_Section):
+    """PostgreSQL, the one place that knows what is owed and what came out."""
+
+    url: SecretStr | None = Field(None, description="postgresql+psycopg://user:password@host:port/name")
+    pool_size: int = Field(8, ge=1, description="connections each process keeps open")
+    statement_timeout_s: int = Field(60, ge=1, description="PostgreSQL ends a statement that runs longer")
+
+
+class QueueSettings(_Section):
+    """The message broker (Redis or Valkey): a hint about work, never the record of it."""
+
+    url: SecretStr | None = Field(None, description="redis://:password@host:port/0")
+    key_prefix: str = Field(
+        "defectoscope:", description="prefix of every broker key, so that several systems share one"
+    )
+
+
+class StorageSettings(_Section):
+    """S3-compatible object storage for images, masks, overlays and models."""
+
+    endpoint_url: str | None = Field(None, description="http(s)://host:port; empty means AWS")
+    public_endpoint_url: str | None = Field(None, description="the endpoint as clients reach it, when it differs")
+    region: str = Field("us-east-1", description="region name used in signatures")
+    access_key: str | None = Field(None, description="access key id")
+    secret_key: SecretStr | None = Field(None, description="secret access key")
+    bucket: str = Field("defectoscope", description="bucket for everything the product writes; created when absent")
+    input_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="other buckets that jobs may read images from, comma-separated; * allows every one"
+    )
+
+    @field_validator("input_buckets", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class InspectionSettings(_Section):
+    """How jobs are cut, leased and limited."""
+
+    chunk_size: int = Field(16, ge=1, le=1000, description="images in a chunk, the unit a worker claims")
+    lease_s: int = Field(60, ge=2, description="a claimed chunk whose worker is silent this long is owed again")
+    reconcile_interval_s: int = Field(15, ge=1, description="how often owed work without a message is sent again")
+    resend_after_s: int = Field(60, ge=1, description="a message older than this is taken for lost")
+    max_attempts: int = Field(3, ge=1, description="claims of a single image before it is given up as worker_lost")
+    max_image_bytes: int = Field(256 * 2**20, ge=1, description="largest file taken as an image, bytes")
+    max_image_pixels: int = Field(200_000_000, ge=1, description="largest image decoded, pixels")
+    max_archive_members: int = Field(100_000, ge=1, description="most images read from one zip")
+    max_archive_bytes: int = Field(20 * 2**30, ge=1, description="most bytes unpacked from one zip")
+    qa_min_iou: float = Field(0.5, ge=0, le=1, description="pooled defect IoU at which a labelled job passes")
+
+
+class WorkerSettings(_Section):
+    """The inference process."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="cuda refuses to start without a usable GPU")
+    concurrency: int = Field(2, ge=1, description="chunks worked on at once by one process")
+    batch_size: int = Field(8, ge=1, description="images handed to the model at once")
+    intra_op_threads: int = Field(0, ge=0, description="threads of ONNX Runtime on the CPU; 0: one per available core")
+    io_threads: int = Field(4, ge=1, description="threads that fetch, decode, encode and upload")
+    model_cache_dir: Path = Field(
+        default_factory=lambda: user_cache_path("defectoscope") / "models", description="where model files are kept"
+    )
+
+
+class TrainerSettings(_Section):
+    """The training process."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="cuda refuses to start without a usable GPU")
+    work_dir: Path = Field(
+        default_factory=lambda: user_cache_path("defectoscope") / "training", description="scratch of training runs"
+    )
+    lease_s: int = Field(120, ge=10, description="a run whose trainer is silent this long is given up as trainer_lost")
+
+
+class ApiSettings(_Section):
+    """The HTTP process, and where clients find it."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; loopback until access control is in place")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    url: str = Field("http://127.0.0.1:8000", description="base URL that the command line talks to")
+    max_upload_bytes: int = Field(256 * 2**20, ge=1, description="largest request body of an image upload, bytes")
+
+
+class LogSettings(_Section):
+    """Logs go to standard output, one event a line."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level written")
+    format: Literal["console", "json"] = Field("console", description="console for people, json for collectors")
+
+
+class Settings(BaseSettings):
+    """All sections. Frozen: a change needs a restart."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    database: DatabaseSettings = DatabaseSettings()
+    queue: QueueSettings = QueueSettings()
+    storage: StorageSettings = StorageSettings()
+    inspection: InspectionSettings = InspectionSettings()
+    worker: WorkerSettings = WorkerSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    api: ApiSettings = ApiSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before connection file; mounted secret files are the orchestrator's business."""
+        del settings_cls, file_secret_settings
+        return init_settings, env_settings, dotenv_settings
+
+
+def connection_file() -> Path:
+    """Where `defectoscope up` writes how to reach its servers, readable by its owner alone."""
+    override = os.environ.get(f"{ENVIRONMENT_PREFIX}CONNECTION_FILE")
+    return Path(override) if override else user_state_path("defectoscope") / "connection.env"
+
+
+def load_settings() -> Settings:
+    """Read the environment and the connection file.
+
+    Raises:
+        SettingMissing: a value is malformed; the sentence names the variable, never its value.
+    """
+    try:
+        return Settings(_env_file=connection_file())
+    except ValidationError as exc:
+        problems = ", ".join(
+            f"{ENVIRONMENT_PREFIX}{'__'.join(str(part) for part in error['loc']).upper()}: {error['msg']}"
+            for error in exc.errors(include_input=False, include_url=False)
+        )
+        raise SettingMissing(f"A setting is not usable: {problems}.") from None
+
+
+def required(value: T | None, name: str) -> T:
+    """Return a setting that this process cannot do without, or say which variable is missing.
+
+    Args:
+        value: the setting.
+        name: its path, such as ``database.url``.
+
+    Raises:
+        SettingMissing: it is not set.
+    """
+    if value is None:
+        variable = ENVIRONMENT_PREFIX + name.replace(".", "__").upper()
+        raise SettingMissing(f"{variable} is not set; start `defectoscope up` on this machine or set it.")
+    return value
