@@ -1,0 +1,189 @@
+"""Turns the bytes of a file into upright RGB pixels or into a class mask; ``image_file`` stands guard before it.
+
+Here it is decided what each kind of pixel means. Colour management is refused on purpose: an embedded profile is
+ignored, since the model is trained on the stored values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, TiffImagePlugin
+
+from defectoscope.errors import ImageNotRecognised, InvalidImage, InvalidLabel
+from defectoscope.segmentation.arrays import UInt8Array
+from defectoscope.segmentation.image_file import DEFAULT_LIMITS, DecodeLimits, open_upright
+
+__all__ = ["DecodeLimits", "DecodedImage", "decode_image", "decode_label"]
+
+#: Channel values of a label up to this one are background: JPEG noise and anti-aliasing around a black ground.
+NEAR_BLACK = 50
+
+#: The largest values of 12-bit and 16-bit grey.
+_WHITE_12 = 0xFFF
+_WHITE_16 = 0xFFFF
+
+_BITS_PER_SAMPLE_TAG = 258
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedImage:
+    """An image as the rest of the package wants it.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, upright, C-contiguous and writable.
+        format: "PNG", "JPEG", "TIFF", "BMP" or "WEBP", from the content.
+        source_mode: Pillow's mode before conversion, such as "I;16", "CMYK" or "P".
+    """
+
+    pixels: UInt8Array
+    format: str
+    source_mode: str
+
+    @property
+    def shape_hw(self) -> tuple[int, int]:
+        """Height and width in pixels, upright."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+def decode_image(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
+    """Decode a PNG, JPEG, TIFF, BMP or WebP file to upright RGB.
+
+    Alpha is dropped and not composited: the colour under a transparent pixel is what the camera or the editor stored,
+    and inventing a background would invent an edge. CMYK, YCbCr, HSV, palette, grey and 1-bit become RGB by Pillow's
+    formulas. 16-bit grey is scaled by 1/257 with rounding, so that 65535 is 255 and nothing is clipped; 12-bit TIFF by
+    255/4095. 16-bit colour keeps the high byte of each channel, which is within one level of the same scale.
+    32-bit integers ("I") are read as 16-bit grey when they all lie in 0 to 65535 and refused otherwise; floats ("F")
+    and Lab are refused, because the file does not say which value is white.
+
+    A JPEG with further pictures behind the first (MPO, gain maps of phones) is its first picture.
+
+    Args:
+        data: the whole file.
+        limits: what it may weigh.
+
+    Returns:
+        The decoded image.
+
+    Raises:
+        ImageEmpty: there are no bytes.
+        ImageNotRecognised: the content is not of an accepted format, or of a kind of it that is refused (see above).
+        ImageTooLarge: a limit is exceeded, by the bytes or by the declared size.
+        ImageMultiFrame: the file is animated or has several pages.
+        ImageTruncated: the data ends early or is damaged.
+    """
+    image = open_upright(data, limits=limits)
+    source_mode = image.mode
+    grey = _read_deep_grey(image)
+    if grey is None:
+        pixels = np.array(_convert_to_rgb(image))
+    else:
+        pixels = np.repeat(_scale_to_8_bits(grey, white=_find_white(image))[:, :, np.newaxis], 3, axis=2)
+    return DecodedImage(pixels=pixels, format=str(image.format), source_mode=source_mode)
+
+
+def decode_label(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> UInt8Array:
+    """Decode a label file to a class mask of background and defect.
+
+    A pixel is defect when
+    - 1-bit: it is white;
+    - grey: it is 1 in a file of only 0 and 1, otherwise when it is above 50 of 255 (near-black is background);
+    - colour: any channel is above 50;
+    - palette: its colour says so by the same rule, or, where the palette paints every index in use near-black and so
+      says nothing, when its index is not 0.
+    16-bit grey that stays within 0 to 255 is read as 8-bit, otherwise scaled by 1/257. Alpha is dropped.
+
+    Args:
+        data: the whole file, in any format ``decode_image`` accepts; a lossless one is meant.
+        limits: what it may weigh.
+
+    Returns:
+        (H, W) uint8, 0 background and 1 defect, upright.
+
+    Raises:
+        InvalidLabel: the file cannot be decoded; ``details["reason"]`` is the code of the image error.
+    """
+    try:
+        image = open_upright(data, limits=limits)
+        grey = _read_deep_grey(image)
+        if grey is not None:
+            if int(grey.max()) > 255:  # noqa: PLR2004 -- beyond 8 bits
+                grey = _scale_to_8_bits(grey, white=_find_white(image))
+            return _classify_grey(grey.astype(np.uint8))
+        if image.mode == "P":
+            return _classify_palette(image)
+        if image.mode == "1":
+            return np.asarray(image).astype(np.uint8)
+        if image.mode in {"L", "LA", "La"}:
+            return _classify_grey(np.asarray(image.convert("LA").getchannel("L")))
+        return _classify_colour(np.asarray(_convert_to_rgb(image)))
+    except InvalidImage as exc:
+        raise InvalidLabel(f"The label cannot be read: {exc.message}", reason=exc.code) from exc
+
+
+def _read_deep_grey(image: Image.Image) -> npt.NDArray[np.integer] | None:
+    """Give (H, W) integers in 0 to 65535 for an image of more than 8 bits of grey, None for any other."""
+    if image.mode.startswith("I;16"):
+        return np.asarray(image)
+    if image.mode == "I":
+        values = np.asarray(image)
+        if int(values.min()) < 0 or int(values.max()) > _WHITE_16:
+            raise ImageNotRecognised(
+                "The image holds 32-bit integers outside 0 to 65535, and the file does not say which is white; "
+                "save it with 8 or 16 bits."
+            )
+        return values
+    return None
+
+
+def _find_white(image: Image.Image) -> int:
+    """Give the largest value the file can hold: 4095 for a 12-bit TIFF, which Pillow hands over unscaled."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_BITS_PER_SAMPLE_TAG) == (12,):
+        return _WHITE_12
+    return _WHITE_16
+
+
+def _scale_to_8_bits(grey: npt.NDArray[np.integer], *, white: int) -> UInt8Array:
+    """Scale 0 to ``white`` onto 0 to 255 with rounding; a table is faster than arithmetic and needs no wide copy."""
+    levels = np.arange(0x10000, dtype=np.uint32)
+    table = np.minimum((levels * 255 + white // 2) // white, 255).astype(np.uint8)
+    scaled: UInt8Array = table[grey]
+    return scaled
+
+
+def _convert_to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode of 8 bits or fewer to RGB."""
+    if image.mode in {"F", "LAB"}:
+        name = "floating-point" if image.mode == "F" else "CIE L*a*b*"
+        raise ImageNotRecognised(
+            f"The image holds {name} pixels, and the file does not say how to show them; save it with 8 or 16 bits."
+        )
+    # Transparency in a palette would make Pillow warn; alpha is dropped here in any case.
+    image.info.pop("transparency", None)
+    if image.mode in {"RGBa", "La"}:
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    return image.convert("RGB")
+
+
+def _classify_grey(values: UInt8Array) -> UInt8Array:
+    cut = 0 if int(values.max()) <= 1 else NEAR_BLACK
+    return (values > cut).astype(np.uint8)
+
+
+def _classify_colour(values: UInt8Array) -> UInt8Array:
+    bright = values > NEAR_BLACK
+    return (bright[:, :, 0] | bright[:, :, 1] | bright[:, :, 2]).astype(np.uint8)
+
+
+def _classify_palette(image: Image.Image) -> UInt8Array:
+    indexes = np.asarray(image)
+    used = np.bincount(indexes.ravel(), minlength=256) > 0
+    palette = np.zeros(256 * 3, dtype=np.uint8)
+    stored = (image.getpalette("RGB") or [])[: palette.size]
+    palette[: len(stored)] = stored
+    bright = np.asarray((palette.reshape(256, 3) > NEAR_BLACK).any(axis=1))
+    is_defect = bright if bool((bright & used).any()) else np.arange(256) > 0
+    class_mask: UInt8Array = is_defect.astype(np.uint8)[indexes]
+    return class_mask
