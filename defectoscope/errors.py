@@ -134,6 +134,22 @@ class ObjectExists(Conflict):
     """An object with this key exists already."""
 
 
+class InvalidStorageKey(CallerError):
+    """The text cannot be the key of a stored object."""
+
+
+class ObjectTooLarge(CallerError):
+    """The stored object has more bytes than the limit allows."""
+
+
+class StorageDenied(Fault):
+    """The object storage refuses the credentials, or they do not allow this."""
+
+
+class StorageFault(Fault):
+    """The object storage answered in a way that was not expected."""
+
+
 class StorageUnavailable(NotNow):
     """The object storage does not answer."""
 
@@ -210,6 +226,10 @@ class InvalidModel(CallerError):
 
 class ProviderUnavailable(Fault):
     """The demanded execution provider cannot be used on this machine."""
+
+
+class SampleDirectoryNotEmpty(Conflict):
+    """The directory holds images or labels already; choose another one or empty it."""
 
 
 class DatasetNotFound(NotFound):
