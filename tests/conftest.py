@@ -1,0 +1,89 @@
+"""The real servers, started once for all tests, and a fresh database or bucket on them for each test that asks."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import psycopg
+import pytest
+import sqlalchemy
+from botocore.config import Config
+
+from defectoscope.embedded.stack import Connections, EmbeddedStack
+
+
+@pytest.fixture(scope="session")
+def make_data_dir() -> Iterator[Callable[[], Path]]:
+    """Make data directories for embedded servers.
+
+    pytest's own `tmp_path` will not do when the tests run as root: it lies in a directory that is closed to other
+    users, and PostgreSQL then runs as one of them.
+    """
+    made: list[Path] = []
+
+    def make() -> Path:
+        made.append(Path(tempfile.mkdtemp(prefix="defectoscope-tests-")))
+        return made[-1]
+
+    yield make
+    for directory in made:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def embedded_stack(make_data_dir: Callable[[], Path]) -> Iterator[EmbeddedStack]:
+    """PostgreSQL, Valkey and SeaweedFS, running. Shared by all tests: leave them as they are."""
+    stack = EmbeddedStack(make_data_dir())
+    with stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def connections(embedded_stack: EmbeddedStack) -> Connections:
+    """Addresses and credentials of the shared servers."""
+    return embedded_stack.start()
+
+
+@pytest.fixture
+def database_url(connections: Connections) -> Iterator[str]:
+    """The SQLAlchemy URL of a new, empty database, which is dropped afterwards."""
+    name = f"test_{secrets.token_hex(8)}"
+    url = sqlalchemy.make_url(connections.database_url)
+    with psycopg.connect(_conninfo(url), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    yield url.set(database=name).render_as_string(hide_password=False)
+    with psycopg.connect(_conninfo(url), autocommit=True) as connection:
+        # FORCE ends the connections that a test, or the pool of its engine, has left open.
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def bucket(connections: Connections) -> Iterator[str]:
+    """The name of a new, empty bucket, which is deleted afterwards with all that is in it."""
+    name = f"test-{secrets.token_hex(8)}"
+    client = boto3.client(
+        "s3",
+        endpoint_url=connections.s3_endpoint_url,
+        aws_access_key_id=connections.s3_access_key,
+        aws_secret_access_key=connections.s3_secret_key,
+        region_name=connections.s3_region,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    try:
+        client.create_bucket(Bucket=name)
+        yield name
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+            for entry in page.get("Contents", []):
+                client.delete_object(Bucket=name, Key=entry["Key"])
+        client.delete_bucket(Bucket=name)
+    finally:
+        client.close()
+
+
+def _conninfo(url: sqlalchemy.URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
