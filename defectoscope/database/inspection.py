@@ -12,7 +12,7 @@ from defectoscope.database.base import Base, CreatedAt, Id, Json, Moment, Sha256
 
 
 class JobState(StrEnum):
-    """Where a job is. `pending` until its images are enumerated; the last four are final."""
+    """Where a job is. `pending` until its first images are enumerated; the last four are final."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -67,9 +67,6 @@ class Image(Base):
     format: Mapped[str] = mapped_column(String(16))
     source_mode: Mapped[str] = mapped_column(String(16), comment="pixel mode before conversion to RGB, as Pillow names")
     source_uri: Mapped[str | None] = mapped_column(comment="where these bytes were first found")
-    part_id: Mapped[str | None] = mapped_column(comment="the physical part shown; groups splits")
-    captured_at: Mapped[Moment | None]
-    mm_per_px: Mapped[float | None]
     created_at: Mapped[CreatedAt]
 
     __table_args__ = (CheckConstraint("width > 0 AND height > 0", name="size"),)
@@ -88,7 +85,8 @@ class Job(Base):
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     request_sha256: Mapped[Sha256] = mapped_column(comment="tells a repeated request from a different one")
-    enumeration_cursor: Mapped[str | None] = mapped_column(comment="last source name enumerated; enumeration resumes")
+    enumeration_cursor: Mapped[str | None] = mapped_column(comment="how far enumeration has come; it resumes there")
+    enumerated_at: Mapped[Moment | None] = mapped_column(comment="when every image had its item")
     dispatched_at: Mapped[Moment | None] = mapped_column(comment="when the enumeration message was last sent")
     cancel_requested_at: Mapped[Moment | None]
     finished_at: Mapped[Moment | None]

@@ -3,3 +3,24 @@
 `contract.py` says what callers may rely on, `open.py` makes a `Storage`, `buckets.py` makes buckets and signed
 requests, `content.py` stores by content, `uri.py` reads `s3://` addresses. Nothing here knows images, jobs or models.
 """
+
+from __future__ import annotations
+
+from defectoscope.storage.buckets import Buckets
+from defectoscope.storage.content import content_key, put_content
+from defectoscope.storage.contract import ObjectInfo, Storage
+from defectoscope.storage.open import S3Config, open_local, open_memory, open_s3
+from defectoscope.storage.uri import S3Uri
+
+__all__ = [
+    "Buckets",
+    "ObjectInfo",
+    "S3Config",
+    "S3Uri",
+    "Storage",
+    "content_key",
+    "open_local",
+    "open_memory",
+    "open_s3",
+    "put_content",
+]

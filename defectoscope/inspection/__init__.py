@@ -1,0 +1,1 @@
+"""Inspection: jobs, chunks, results. Who owes what, who holds it and what came out is decided here, in SQL."""

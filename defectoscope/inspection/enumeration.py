@@ -1,0 +1,63 @@
+"""Enumeration: turns the source of a job into items and chunks, page by page, resumable after a kill."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+
+from defectoscope.database import Database, Job
+from defectoscope.errors import CallerError
+from defectoscope.inspection.jobs import add_images, end_enumeration, fail_enumeration, read_source
+from defectoscope.inspection.listing import ArchiveLimits, list_archive, list_prefix
+from defectoscope.inspection.sources import Archive, InputBuckets, Page
+from defectoscope.queue import Queue
+
+
+def enumerate_job(
+    *, database: Database, queue: Queue, buckets: InputBuckets, limits: ArchiveLimits, job_id: int, chunk_size: int
+) -> None:
+    """Write the items of a job whose images are not all known; nothing to do when they are.
+
+    Each page is one transaction that moves the cursor from where this call saw it. A second enumeration of the same
+    job finds the cursor elsewhere and stops, so a doubled message costs a listing and nothing more. Chunks start
+    before the enumeration ends.
+    """
+    with database.transaction() as session:
+        job = session.get(Job, job_id)
+        if job is None or job.enumerated_at is not None:
+            return
+        source, cursor = read_source(job), job.enumeration_cursor
+    try:
+        if isinstance(source, Archive):
+            pages = list_archive(source, buckets=buckets, limits=limits, after=cursor)
+        else:
+            pages = list_prefix(source, buckets=buckets, after=cursor)
+        for page in pages:
+            if not _record_page(database, queue, job_id, page, seen_cursor=cursor, chunk_size=chunk_size):
+                return
+            cursor = page.cursor
+    except CallerError as exc:
+        fail_enumeration(database=database, job_id=job_id, error=exc)
+
+
+def _record_page(
+    database: Database, queue: Queue, job_id: int, page: Page, *, seen_cursor: str | None, chunk_size: int
+) -> bool:
+    with database.transaction() as session:
+        job = session.scalar(
+            select(Job)
+            .where(
+                Job.id == job_id,
+                Job.enumerated_at.is_(None),
+                Job.enumeration_cursor.is_not_distinct_from(seen_cursor),
+            )
+            .with_for_update()
+        )
+        if job is None:
+            return False
+        add_images(session, queue, job, page.images, chunk_size=chunk_size)
+        if page.cursor is None:
+            end_enumeration(session, job)
+        else:
+            job.enumeration_cursor = page.cursor
+            job.dispatched_at = session.scalar(select(func.now()))
+        return True

@@ -1,0 +1,263 @@
+"""What people ask of jobs, images, results and defects. Read only; pages are keyed, so deep ones cost no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from defectoscope.database import (
+    DefectRow,
+    Image,
+    ItemState,
+    Job,
+    JobItem,
+    JobState,
+    ModelVersion,
+    QaScore,
+    Result,
+    Verdict,
+)
+from defectoscope.errors import ImageNotFound, JobNotFound, ResultNotFound
+from defectoscope.inspection.jobs import count_items
+from defectoscope.inspection.params import JobParams
+from defectoscope.inspection.scores import QaSummary, summarise_qa
+from defectoscope.segmentation import PixelCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job with everything counted."""
+
+    job: Job
+    model_version: int
+    params: JobParams
+    counts: dict[ItemState, int]
+    defective_images: int
+    defects: int
+    label_errors: int
+    qa: QaSummary | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemView:
+    """One image of a job with its verdict and its QA counts, as far as it has come."""
+
+    item: JobItem
+    verdict: Verdict | None
+    defect_count: int | None
+    counts: PixelCounts | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultView:
+    """A result with its image and its model version's number."""
+
+    result: Result
+    image: Image
+    model_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefectView:
+    """A defect with the result and the image it was found in."""
+
+    defect: DefectRow
+    result: Result
+    image_sha256: str
+    source_uri: str | None
+    model_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefectFilter:
+    """Which defects to list; None means any."""
+
+    job_id: int | None = None
+    image_id: int | None = None
+    result_id: int | None = None
+    model_version: int | None = None
+    min_area_px: int | None = None
+    min_probability: float | None = None
+
+
+def view_job(session: Session, job_id: int) -> JobView:
+    """Return one job.
+
+    Raises:
+        JobNotFound: there is none.
+    """
+    found = session.execute(
+        select(Job, ModelVersion.number)
+        .join(ModelVersion, ModelVersion.id == Job.model_version_id)
+        .where(Job.id == job_id)
+    ).one_or_none()
+    if found is None:
+        raise JobNotFound(f"There is no job {job_id}.", job_id=job_id)
+    job, number = found.tuple()
+    params = JobParams.from_json(job.params)
+    results = session.execute(
+        select(
+            func.count().filter(Result.verdict == Verdict.DEFECTIVE), func.coalesce(func.sum(Result.defect_count), 0)
+        )
+        .join(JobItem, JobItem.result_id == Result.id)
+        .where(JobItem.job_id == job_id)
+    ).one()
+    label_errors = session.scalar(
+        select(func.count()).where(JobItem.job_id == job_id, JobItem.label_error_code.is_not(None))
+    )
+    return JobView(
+        job=job,
+        model_version=number,
+        params=params,
+        counts=count_items(session, job_id),
+        defective_images=results[0],
+        defects=int(results[1]),
+        label_errors=label_errors or 0,
+        qa=summarise_qa(session, job_id, min_iou=params.qa_min_iou),
+    )
+
+
+def list_jobs(
+    session: Session, *, before: int | None = None, limit: int = 50, state: JobState | None = None
+) -> Sequence[tuple[Job, int]]:
+    """Return jobs with their model version's number, newest first, those with an id below ``before``."""
+    statement = select(Job, ModelVersion.number).join(ModelVersion, ModelVersion.id == Job.model_version_id)
+    if before is not None:
+        statement = statement.where(Job.id < before)
+    if state is not None:
+        statement = statement.where(Job.state == state)
+    return [row.tuple() for row in session.execute(statement.order_by(Job.id.desc()).limit(limit))]
+
+
+def list_items(
+    session: Session, job_id: int, *, after: int = 0, limit: int = 100, state: ItemState | None = None
+) -> list[ItemView]:
+    """Return images of a job in the order they were submitted, those with an item id above ``after``."""
+    statement = (
+        select(JobItem, Result.verdict, Result.defect_count, QaScore)
+        .outerjoin(Result, Result.id == JobItem.result_id)
+        .outerjoin(QaScore, (QaScore.result_id == JobItem.result_id) & (QaScore.label_id == JobItem.label_id))
+        .where(JobItem.job_id == job_id, JobItem.id > after)
+    )
+    if state is not None:
+        statement = statement.where(JobItem.state == state)
+    rows = session.execute(statement.order_by(JobItem.id).limit(limit)).tuples()
+    return [
+        ItemView(
+            item=item,
+            verdict=verdict,
+            defect_count=defect_count,
+            counts=PixelCounts(score.tp, score.fp, score.fn, score.tn) if score else None,
+        )
+        for item, verdict, defect_count, score in rows
+    ]
+
+
+def view_image(session: Session, image_id: int) -> Image:
+    """Return one image.
+
+    Raises:
+        ImageNotFound: there is none.
+    """
+    image = session.get(Image, image_id)
+    if image is None:
+        raise ImageNotFound(f"There is no image {image_id}.", image_id=image_id)
+    return image
+
+
+def list_images(
+    session: Session, *, before: int | None = None, limit: int = 50, sha256: str | None = None
+) -> Sequence[Image]:
+    """Return images, newest first, those with an id below ``before``."""
+    statement = select(Image)
+    if before is not None:
+        statement = statement.where(Image.id < before)
+    if sha256 is not None:
+        statement = statement.where(Image.sha256 == sha256)
+    return session.scalars(statement.order_by(Image.id.desc()).limit(limit)).all()
+
+
+def view_result(session: Session, result_id: int) -> ResultView:
+    """Return one result.
+
+    Raises:
+        ResultNotFound: there is none.
+    """
+    found = session.execute(_results().where(Result.id == result_id)).tuples().one_or_none()
+    if found is None:
+        raise ResultNotFound(f"There is no result {result_id}.", result_id=result_id)
+    return ResultView(result=found[0], image=found[1], model_version=found[2])
+
+
+def list_results(
+    session: Session,
+    *,
+    after: int = 0,
+    limit: int = 50,
+    job_id: int | None = None,
+    image_id: int | None = None,
+    verdict: Verdict | None = None,
+) -> list[ResultView]:
+    """Return results in the order they were made, those with an id above ``after``."""
+    statement = _results().where(Result.id > after)
+    if job_id is not None:
+        statement = statement.where(Result.id.in_(select(JobItem.result_id).where(JobItem.job_id == job_id)))
+    if image_id is not None:
+        statement = statement.where(Result.image_id == image_id)
+    if verdict is not None:
+        statement = statement.where(Result.verdict == verdict)
+    rows = session.execute(statement.order_by(Result.id).limit(limit)).tuples()
+    return [ResultView(result=result, image=image, model_version=number) for result, image, number in rows]
+
+
+def _results() -> Select[Result, Image, int]:
+    return (
+        select(Result, Image, ModelVersion.number)
+        .join(Image, Image.id == Result.image_id)
+        .join(ModelVersion, ModelVersion.id == Result.model_version_id)
+    )
+
+
+def list_defects(
+    session: Session, *, wanted: DefectFilter, after: int = 0, limit: int = 100, largest_first: bool = False
+) -> list[DefectView]:
+    """Return defects by id above ``after``, or the largest ones.
+
+    Args:
+        session: an open transaction.
+        wanted: which defects.
+        after: cursor; not used with ``largest_first``.
+        limit: how many at the most.
+        largest_first: order by area instead, one page only.
+    """
+    statement = (
+        select(DefectRow, Result, Image.sha256, Image.source_uri, ModelVersion.number)
+        .join(Result, Result.id == DefectRow.result_id)
+        .join(Image, Image.id == Result.image_id)
+        .join(ModelVersion, ModelVersion.id == Result.model_version_id)
+    )
+    if wanted.job_id is not None:
+        statement = statement.where(
+            DefectRow.result_id.in_(select(JobItem.result_id).where(JobItem.job_id == wanted.job_id))
+        )
+    if wanted.image_id is not None:
+        statement = statement.where(Result.image_id == wanted.image_id)
+    if wanted.result_id is not None:
+        statement = statement.where(DefectRow.result_id == wanted.result_id)
+    if wanted.model_version is not None:
+        statement = statement.where(ModelVersion.number == wanted.model_version)
+    if wanted.min_area_px is not None:
+        statement = statement.where(DefectRow.area_px >= wanted.min_area_px)
+    if wanted.min_probability is not None:
+        statement = statement.where(DefectRow.max_probability >= wanted.min_probability)
+    if largest_first:
+        statement = statement.order_by(DefectRow.area_px.desc(), DefectRow.id)
+    else:
+        statement = statement.where(DefectRow.id > after).order_by(DefectRow.id)
+    return [
+        DefectView(defect=defect, result=result, image_sha256=sha256, source_uri=source_uri, model_version=number)
+        for defect, result, sha256, source_uri, number in session.execute(statement.limit(limit)).tuples()
+    ]

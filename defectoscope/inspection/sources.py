@@ -1,0 +1,97 @@
+"""Where the images of a job come from: addresses, the buckets that may be read, and what one listing entry says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from threading import Lock
+
+from defectoscope.errors import BucketNotAllowed, DefectoscopeError
+from defectoscope.storage import S3Uri, Storage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceImage:
+    """One image as submitted: a name unique in its job, the address of its bytes and of its label's bytes."""
+
+    name: str
+    uri: str
+    etag: str | None = None
+    label_uri: str | None = None
+    #: Set when it is known already that this image cannot be used.
+    error: DefectoscopeError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplicitImages:
+    """A list of images."""
+
+    images: tuple[SourceImage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """Every image below ``s3://bucket/prefix``, labels beside them or below ``labels_uri``."""
+
+    uri: str
+    labels_uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Every image in a zip archive in storage."""
+
+    uri: str
+
+
+Source = ExplicitImages | Prefix | Archive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some images of a source, and the cursor after them; None when these were the last."""
+
+    images: list[SourceImage]
+    cursor: str | None
+
+
+Pages = Iterator[Page]
+
+
+@dataclass(slots=True)
+class InputBuckets:
+    """Opens the buckets that images may be read from: our own, and those the settings allow."""
+
+    own_name: str
+    own: Storage
+    open_bucket: Callable[[str], Storage]
+    allowed: tuple[str, ...] = ()
+    _opened: dict[str, Storage] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def open(self, bucket: str) -> Storage:
+        """Return the storage of a bucket; one client a bucket, shared by threads.
+
+        Raises:
+            BucketNotAllowed: the settings do not allow reading from it.
+        """
+        if bucket == self.own_name:
+            return self.own
+        if bucket not in self.allowed and "*" not in self.allowed:
+            raise BucketNotAllowed(
+                f"Images may not be read from the bucket {bucket}; add it to DEFECTOSCOPE_STORAGE__INPUT_BUCKETS.",
+                bucket=bucket,
+            )
+        with self._lock:
+            if bucket not in self._opened:
+                self._opened[bucket] = self.open_bucket(bucket)
+            return self._opened[bucket]
+
+    def read(self, uri: str, *, etag: str | None = None) -> bytes:
+        """Return the bytes at ``s3://bucket/key``.
+
+        Raises:
+            BucketNotAllowed, ObjectNotFound, SourceChanged, StorageUnavailable: as they say.
+        """
+        address = S3Uri.parse(uri)
+        return self.open(address.bucket).get(address.key, if_match=etag)
