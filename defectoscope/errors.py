@@ -224,6 +224,10 @@ class InvalidModel(CallerError):
     """The file does not keep the model contract."""
 
 
+class EngineFailed(Fault):
+    """ONNX Runtime could not run the model."""
+
+
 class ProviderUnavailable(Fault):
     """The demanded execution provider cannot be used on this machine."""
 
@@ -254,6 +258,14 @@ class TrainerLost(Fault):
 
 class EncoderWeightsUnavailable(NotNow):
     """The pretrained encoder weights cannot be fetched."""
+
+
+class EncoderWeightsInvalid(CallerError):
+    """The file does not hold weights of this encoder."""
+
+
+class TrainingInterrupted(Fault):
+    """The trainer was told to stop before the run ended; start it again."""
 
 
 class ExportParityFailed(Fault):

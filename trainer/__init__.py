@@ -1,1 +1,1 @@
-"""The trainer: Celery tasks and schedule, training, export to the model contract and evaluation."""
+"""The training process: data, training, export, parity, evaluation and publishing, run by Celery or by hand."""

@@ -1,0 +1,90 @@
+"""The training recipe as one frozen value, stored whole on the run so that every version can be explained years later.
+
+It knows what may be asked for and refuses the rest. It refuses to import torch: the Celery parent reads it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from defectoscope.errors import InvalidRequest
+
+#: Encoders halve the image five times, so that a side must be a multiple of two to the fifth.
+_SIDE_MULTIPLE_PX = 32
+
+Side = Annotated[int, Field(ge=2 * _SIDE_MULTIPLE_PX, le=2048, multiple_of=_SIDE_MULTIPLE_PX)]
+
+
+class TrainingConfig(BaseModel):
+    """A recipe. The defaults are the mission's: DeepLabV3+ with ResNet101, Adam at 1e-4, cross-entropy, 50 epochs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str = Field("DeepLabV3Plus", description="architecture of segmentation-models-pytorch")
+    encoder: str = Field("resnet101", description="encoder of segmentation-models-pytorch")
+    encoder_weights: str | None = Field(
+        "imagenet", description="imagenet, the path of a local .safetensors or .pth file, or null for a random start"
+    )
+    input_size_wh: tuple[Side, Side] = Field((256, 256), description="pixels the network sees, multiples of 32")
+    loss: Literal["cross_entropy", "cross_entropy+dice"] = Field("cross_entropy", description="what is minimised")
+    optimizer: Literal["adam"] = Field("adam", description="how it is minimised")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="constant, or the peak of the one-cycle schedule")
+    schedule: Literal["constant", "one_cycle"] = Field("constant", description="how the learning rate changes")
+    epochs: int = Field(50, ge=1, le=10_000, description="passes over the training images, at most")
+    batch_size: int = Field(8, ge=2, le=1024, description="images in a step; batch normalisation needs two")
+    augmentation: Literal["none", "flips"] = Field("none", description="flips: mirrored both ways, at random")
+    autocast: Literal["auto", "bf16", "off"] = Field(
+        "auto", description="auto: bf16 arithmetic where the processor has it, else fp32"
+    )
+    channels_last: bool = Field(default=True, description="memory layout that convolutions prefer")
+    time_budget_s: float | None = Field(None, gt=0, description="no epoch is begun that would end later than this")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="start of every random choice")
+    threshold: float = Field(0.5, gt=0, lt=1, description="defect probability from which a pixel counts as defect")
+    min_area_px: int = Field(16, ge=0, description="smaller regions are dropped, pixels of the original image")
+
+    @classmethod
+    def resolve(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """Fill a request up to a whole recipe.
+
+        Args:
+            values: any fields of the recipe, and optionally ``preset``, the name of the recipe they change.
+
+        Raises:
+            InvalidRequest: an unknown preset or field, or a value out of range; the sentence names it.
+        """
+        changes = dict(values)
+        preset = changes.pop("preset", "default")
+        if preset not in PRESETS:
+            raise InvalidRequest(f"There is no preset {preset!r}; there are {', '.join(PRESETS)}.", preset=str(preset))
+        try:
+            return cls.model_validate({**PRESETS[preset].model_dump(), **changes})
+        except ValidationError as exc:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+                for error in exc.errors(include_url=False, include_input=False, include_context=False)
+            )
+            raise InvalidRequest(f"The training recipe is not usable: {problems}.") from exc
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field, defaults included, as JSON-ready values; `resolve` reads it back."""
+        return self.model_dump(mode="json")
+
+
+#: ``default`` is the mission's recipe. ``quick`` gives a usable model on two CPU cores in about two minutes.
+PRESETS: dict[str, TrainingConfig] = {
+    "default": TrainingConfig(),
+    "quick": TrainingConfig(
+        encoder="mobilenet_v2",
+        encoder_weights=None,
+        loss="cross_entropy+dice",
+        learning_rate=1e-3,
+        schedule="one_cycle",
+        epochs=12,
+        augmentation="flips",
+        autocast="auto",
+        time_budget_s=120,
+    ),
+}

@@ -1,0 +1,118 @@
+"""Holds a training run while it is worked on: renews its lease, reports stages and figures, and ends it, always.
+
+Whoever leaves the block by an exception leaves an ended run behind, under the exception's own name.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from defectoscope.database import Database
+from defectoscope.errors import DatabaseUnavailable, DefectoscopeError, TrainerLost, Unexpected
+from defectoscope.training import ClaimedRun, complete_run, fail_run, record_metrics, report_stage
+from trainer.interruption import Interruption
+
+log = structlog.get_logger(__name__)
+
+#: Renewals in the time of one lease: three may be lost before it runs out.
+_RENEWALS = 4
+
+
+def name_owner() -> str:
+    """Return who holds the lease, for people: host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class RunLease:
+    """A claimed run. An `Observer` of the build: stages and figures become rows, a lost lease or a stop ends it."""
+
+    def __init__(self, run: ClaimedRun, *, database: Database, lease_s: int, interruption: Interruption) -> None:
+        """Args: run: freshly claimed; lease_s: how long silence is taken for work."""
+        self._run = run
+        self._database = database
+        self._lease_s = lease_s
+        self._interruption = interruption
+        self._lost = threading.Event()
+        self._ended = threading.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[RunLease]:
+        """Renew the lease in the background, and end the run when the block is left.
+
+        Raises:
+            DefectoscopeError: what the block raised, after the run was ended by it.
+        """
+        renewal = threading.Thread(target=self._renew, name="lease-renewal", daemon=True)
+        renewal.start()
+        failure: DefectoscopeError = Unexpected()
+        failed = True
+        try:
+            yield self
+            failed = False
+        except DefectoscopeError as exc:
+            failure = exc
+            raise
+        finally:
+            # Reached by every exception, named or not: no run may stay `running` because of a bug.
+            self._ended.set()
+            renewal.join()
+            if failed:
+                self._fail(failure)
+        if complete_run(database=self._database, run=self._run):
+            log.info("training_run.succeeded", run_id=self._run.run_id)
+
+    def stage(self, name: str) -> None:
+        """Report a stage.
+
+        Raises:
+            TrainerLost: the run was given up meanwhile.
+            TrainingInterrupted: a stop was asked for.
+        """
+        self.check()
+        if not report_stage(database=self._database, run=self._run, stage=name, lease_s=self._lease_s):
+            self._lost.set()
+        self.check()
+        log.info("training_run.stage", run_id=self._run.run_id, stage=name)
+
+    def epoch(self, epoch: int, figures: dict[str, float]) -> None:
+        """Record the figures of an epoch."""
+        record_metrics(database=self._database, run=self._run, epoch=epoch, values=figures)
+        log.info("training_run.epoch", run_id=self._run.run_id, epoch=epoch, **figures)
+
+    def check(self) -> None:
+        """Go on, or not.
+
+        Raises:
+            TrainerLost: the run was given up meanwhile.
+            TrainingInterrupted: a stop was asked for.
+        """
+        if self._lost.is_set():
+            raise TrainerLost("The run was given up while this trainer worked on it; its lease had run out.")
+        self._interruption.check()
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._lease_s / _RENEWALS):
+            try:
+                if not report_stage(database=self._database, run=self._run, stage=None, lease_s=self._lease_s):
+                    self._lost.set()
+                    return
+            except DatabaseUnavailable as exc:
+                # The lease lasts for three further attempts.
+                log.warning("training_run.lease_not_renewed", run_id=self._run.run_id, reason=exc.message)
+
+    def _fail(self, failure: DefectoscopeError) -> None:
+        try:
+            ended = fail_run(database=self._database, run=self._run, error=failure)
+        except DatabaseUnavailable as exc:
+            # The run ends as trainer_lost when its lease runs out.
+            log.warning("training_run.end_not_recorded", run_id=self._run.run_id, reason=exc.message)
+            return
+        log.error(
+            "training_run.failed", run_id=self._run.run_id, code=failure.code, reason=failure.message, recorded=ended
+        )

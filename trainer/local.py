@@ -1,0 +1,80 @@
+"""Training by hand on a directory: no database, no queue, no storage; a model file and its figures come out."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from trainer.build import build_model
+from trainer.config import TrainingConfig
+from trainer.data import read_directory
+from trainer.interruption import Interruption
+
+log = structlog.get_logger(__name__)
+
+
+def train_directory(
+    directory: Path,
+    *,
+    out: Path,
+    config: TrainingConfig,
+    device: Literal["auto", "cpu", "cuda"],
+    interruption: Interruption,
+) -> dict[str, Any]:
+    """Train on a directory and write ``model.onnx`` and ``metrics.json``, both complete or not at all.
+
+    Args:
+        directory: labelled images, as `trainer.data.read_directory` takes them.
+        out: made when missing; earlier files of these names are replaced.
+        config: the recipe.
+        device: where to train.
+        interruption: asked whether to stop.
+
+    Returns:
+        What is in ``metrics.json``.
+
+    Raises:
+        DefectoscopeError: nothing was written.
+    """
+    files = read_directory(directory)
+    observer = _Listener(interruption)
+    out.mkdir(parents=True, exist_ok=True)
+    # Inside the output directory, so that the last step is a rename and not a copy.
+    with tempfile.TemporaryDirectory(dir=out, prefix=".training-") as scratch:
+        model = build_model(
+            files,
+            config=config,
+            dataset_revision=None,
+            device=device,
+            work_dir=Path(scratch),
+            observer=observer,
+        )
+        figures = {"config": config.to_json(), **model.figures, "epochs": observer.epochs}
+        metrics = Path(scratch) / "metrics.json"
+        metrics.write_text(json.dumps(figures, indent=2) + "\n")
+        model.path.replace(out / "model.onnx")
+        metrics.replace(out / "metrics.json")
+    return figures
+
+
+class _Listener:
+    """Says what happens, and remembers the figures of each epoch."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self.epochs: list[dict[str, float]] = []
+        self._interruption = interruption
+
+    def stage(self, name: str) -> None:
+        self.check()
+        log.info("training.stage", stage=name)
+
+    def epoch(self, epoch: int, figures: dict[str, float]) -> None:
+        self.epochs.append({"epoch": epoch, **figures})
+        log.info("training.epoch", epoch=epoch, **figures)
+
+    def check(self) -> None:
+        self._interruption.check()

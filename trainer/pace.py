@@ -1,0 +1,73 @@
+"""How fast a training goes and how far it has come: the learning rate and the time budget follow from the same steps.
+
+A budget that ends a one-cycle schedule in its middle would leave the network at a high learning rate. So the number of
+epochs to expect is estimated anew after each epoch, and the schedule runs over the steps that are still to come.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+#: Share of a one-cycle schedule in which the rate climbs, and the parts of its peak where it starts and ends
+#: (Smith and Topin 2018, as torch's OneCycleLR has them).
+_CLIMB_SHARE = 0.3
+_START_PART = 1 / 25
+_END_PART = 1 / 250_000
+
+
+class Pace:
+    """Counts steps and epochs, expects the end."""
+
+    def __init__(self, *, epochs: int, steps_per_epoch: int, time_budget_s: float | None) -> None:
+        """Args: epochs: at most; steps_per_epoch: at least 1; time_budget_s: None for no limit."""
+        self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._time_budget_s = time_budget_s
+        self._steps_done = 0
+        self._epochs_done = 0
+        self._elapsed_s = 0.0
+        self.epochs_expected = epochs
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further epoch is expected."""
+        return self._epochs_done >= self.epochs_expected
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the time budget leaves out epochs of the recipe."""
+        return self.epochs_expected < self._epochs
+
+    def step(self) -> float:
+        """Count a step and return where it lies in the training, from 0 (first) to 1 (last)."""
+        last = max(1, self.epochs_expected * self._steps_per_epoch - 1)
+        progress = min(1.0, self._steps_done / last)
+        self._steps_done += 1
+        return progress
+
+    def end_epoch(self, seconds: float) -> None:
+        """Count an epoch that took so long, and expect the others to take as long."""
+        self._epochs_done += 1
+        self._elapsed_s += seconds
+        if self._time_budget_s is not None:
+            affordable = int(max(0.0, self._time_budget_s - self._elapsed_s) / max(seconds, 1e-9))
+            self.epochs_expected = min(self._epochs, self._epochs_done + affordable)
+
+
+def learning_rate_part(schedule: Literal["constant", "one_cycle"], progress: float) -> float:
+    """Return the part of the peak learning rate at a point of the training.
+
+    Args:
+        schedule: its shape; one_cycle climbs and falls along cosines.
+        progress: 0 at the first step, 1 at the last.
+    """
+    if schedule == "constant":
+        return 1.0
+    if progress < _CLIMB_SHARE:
+        return _cosine(_START_PART, 1.0, progress / _CLIMB_SHARE)
+    return _cosine(1.0, _END_PART, (progress - _CLIMB_SHARE) / (1 - _CLIMB_SHARE))
+
+
+def _cosine(start: float, end: float, part: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
