@@ -155,6 +155,8 @@ def _scale_to_8_bits(grey: npt.NDArray[np.integer], *, white: int) -> UInt8Array
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode of 8 bits or fewer to RGB."""
+    if image.mode == "RGB":
+        return image
     if image.mode in {"F", "LAB"}:
         name = "floating-point" if image.mode == "F" else "CIE L*a*b*"
         raise ImageNotRecognised(

@@ -7,7 +7,8 @@ Why the plugin classes are called and not ``Image.open``: ``Image.open`` warns a
 179 million. The only switches are the global ``Image.MAX_IMAGE_PIXELS`` and the process-wide warning filters; both
 would change Pillow for the whole process, and ``warnings.catch_warnings`` is not thread-safe before Python 3.14.
 ``Image.open`` only picks a plugin by its magic number, makes one object and then does that check; doing the first
-two here leaves our own limit in charge and touches nothing global.
+two here leaves our own limit in charge and touches nothing global. What Pillow still may warn about is a damaged tag of
+a TIFF and an invalid animation header of a PNG; where Python turns warnings into errors, those files are refused.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ _TURNS = {
 
 _BMP_HEADER_BYTES = (12, 40, 52, 56, 64, 108, 124)
 _ORIENTATION_TAG = 274
+_PLANAR_CONFIGURATION_TAG = 284
+_PLANAR = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,15 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
 
 class _TiffFile(TiffImagePlugin.TiffImageFile):
     """A TIFF without Pillow's own size check and without its own turning upright (both are done here for all)."""
+
+    def check_coverage(self) -> None:
+        """Refuse a file whose strips or tiles leave a part of the image out, which Pillow would show as black."""
+        width, height = self.size
+        is_layered = self.tag_v2.get(_PLANAR_CONFIGURATION_TAG) == _PLANAR and not self.use_load_libtiff
+        extents = [tile.extents for tile in self.tile if tile.extents is not None]
+        covered = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in extents)
+        if covered < width * height * (len(self.getbands()) if is_layered else 1):
+            raise ValueError("strips are missing")
 
     def load_prepare(self) -> None:
         """Reserve the pixels; the plugin would first do the check that ``Image.open`` does."""
@@ -119,6 +131,8 @@ def open_upright(data: bytes, *, limits: DecodeLimits) -> ImageFile.ImageFile | 
         _check_pixels(image.size, limits=limits)
         if getattr(image, "is_animated", False):
             raise ImageMultiFrame
+        if isinstance(image, _TiffFile):
+            image.check_coverage()
         # verify() calls a truncated JPEG or TIFF sound; only decoding tells.
         image.load()
         turned = image.transpose(_TURNS[turn]) if (turn := _find_orientation(image)) in _TURNS else image

@@ -20,6 +20,11 @@ _DARK_RGB = (24, 24, 28)
 _FILL_OPACITY = 0.38
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
+#: On a smaller image a number would cover what it names.
+_LEAST_SIDE_FOR_BOXES_PX = 96
+
+_Point = tuple[int, int]
+
 
 def encode_overlay(pixels: UInt8Array, mask: UInt8Array, *, defects: Sequence[Defect] = ()) -> bytes:
     """Draw the mask as a translucent red area with an outline, and numbered boxes around the largest defects.
@@ -36,8 +41,12 @@ def encode_overlay(pixels: UInt8Array, mask: UInt8Array, *, defects: Sequence[De
     stroke_px = _find_stroke_px(pixels.shape)
     _fill(canvas, mask)
     _outline(canvas, mask, stroke_px=stroke_px)
-    for defect in sorted(defects, key=lambda defect: defect.number)[:MAX_BOXES]:
-        _box(canvas, defect, stroke_px=stroke_px)
+    if min(canvas.shape[:2]) >= _LEAST_SIDE_FOR_BOXES_PX:
+        shown = sorted(defects, key=lambda defect: defect.number)[:MAX_BOXES]
+        corners = [_box(canvas, defect, stroke_px=stroke_px) for defect in shown]
+        # Numbers come last: a box drawn later must not cross out an earlier number.
+        for defect, (near, far) in zip(shown, corners, strict=True):
+            _number(canvas, str(defect.number), near=near, far=far, stroke_px=stroke_px)
     _, encoded = cv2.imencode(
         ".jpg",
         cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR),
@@ -71,30 +80,41 @@ def _outline(canvas: UInt8Array, mask: UInt8Array, *, stroke_px: int) -> None:
     cv2.drawContours(canvas, contours, -1, _RED_RGB, thickness=stroke_px, lineType=cv2.LINE_8)
 
 
-def _box(canvas: UInt8Array, defect: Defect, *, stroke_px: int) -> None:
-    """Draw a white box on a dark one, so that it shows on any ground, at a little distance from the defect."""
+def _box(canvas: UInt8Array, defect: Defect, *, stroke_px: int) -> tuple[_Point, _Point]:
+    """Draw a white box with dark edges, so that it shows on any ground, at a little distance from the defect."""
     height, width = canvas.shape[:2]
     gap = 2 * stroke_px + 1
     x0, y0, x1, y1 = defect.box_xyxy
     near = (max(x0 - gap, 0), max(y0 - gap, 0))
     far = (min(x1 - 1 + gap, width - 1), min(y1 - 1 + gap, height - 1))
-    cv2.rectangle(canvas, near, far, _DARK_RGB, thickness=stroke_px + 2)
+    edge_px = max(1, stroke_px // 2)
+    cv2.rectangle(canvas, near, far, _DARK_RGB, thickness=stroke_px + 2 * edge_px)
     cv2.rectangle(canvas, near, far, _WHITE_RGB, thickness=stroke_px)
-    _number(canvas, str(defect.number), corner_xy=near, stroke_px=stroke_px)
+    return near, far
 
 
-def _number(canvas: UInt8Array, text: str, *, corner_xy: tuple[int, int], stroke_px: int) -> None:
-    """Write a number on a dark plate above the box, or inside it where there is no room above."""
+def _number(canvas: UInt8Array, text: str, *, near: _Point, far: _Point, stroke_px: int) -> None:
+    """Write a number on a dark plate beside the box: above it, else below, right or left, wherever there is room.
+
+    Inside the box, where it hides part of the defect, it goes only when the box fills the image.
+    """
     height, width = canvas.shape[:2]
     # Hershey digits are 21 units high at scale 1; 11 px is the least that can be read.
     digit_px = max(11, round(min(height, width) / 50))
     scale = digit_px / 21
     (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, stroke_px)
     pad = max(2, digit_px // 4)
-    plate_wh = (text_width + 2 * pad, text_height + 2 * pad)
-    left = max(0, min(corner_xy[0], width - plate_wh[0]))
-    top = corner_xy[1] - plate_wh[1] if corner_xy[1] >= plate_wh[1] else corner_xy[1]
-    cv2.rectangle(canvas, (left, top), (left + plate_wh[0], top + plate_wh[1]), _DARK_RGB, thickness=cv2.FILLED)
+    plate_width, plate_height = text_width + 2 * pad, text_height + 2 * pad
+    left, top = min(near[0], width - plate_width), min(near[1], height - plate_height)
+    if near[1] >= plate_height:
+        top = near[1] - plate_height
+    elif far[1] + plate_height < height:
+        top = far[1]
+    elif far[0] + plate_width < width:
+        left = far[0]
+    elif near[0] >= plate_width:
+        left = near[0] - plate_width
+    cv2.rectangle(canvas, (left, top), (left + plate_width, top + plate_height), _DARK_RGB, thickness=cv2.FILLED)
     cv2.putText(
         canvas, text, (left + pad, top + pad + text_height), _FONT, scale, _WHITE_RGB, stroke_px, lineType=cv2.LINE_AA
     )
