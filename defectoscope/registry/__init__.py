@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from defectoscope.registry.files import fetch_variant
 from defectoscope.registry.versions import (
     DEFAULT_SCOPE,
     ImageEvaluation,
@@ -17,6 +18,7 @@ __all__ = [
     "DEFAULT_SCOPE",
     "ImageEvaluation",
     "VariantFile",
+    "fetch_variant",
     "find_champion",
     "find_version",
     "promote",

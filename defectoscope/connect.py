@@ -1,0 +1,74 @@
+"""From settings to connections: the one place where a process turns its settings into the parts it works with."""
+
+from __future__ import annotations
+
+from defectoscope.database import Database
+from defectoscope.inspection.listing import ArchiveLimits
+from defectoscope.inspection.sources import InputBuckets
+from defectoscope.queue import CeleryQueue, make_celery
+from defectoscope.segmentation import DecodeLimits
+from defectoscope.settings import Settings, required
+from defectoscope.storage import S3Config, Storage, open_s3
+
+
+def open_database(settings: Settings) -> Database:
+    """Return the database of the settings; nothing connects yet.
+
+    Raises:
+        SettingMissing: its URL is not set.
+    """
+    return Database(
+        required(settings.database.url, "database.url").get_secret_value(),
+        pool_size=settings.database.pool_size,
+        statement_timeout_s=settings.database.statement_timeout_s,
+    )
+
+
+def open_queue(settings: Settings, *, name: str) -> CeleryQueue:
+    """Return the sending side of the broker; nothing connects yet.
+
+    Raises:
+        SettingMissing: its URL is not set.
+    """
+    url = required(settings.queue.url, "queue.url").get_secret_value()
+    return CeleryQueue(make_celery(name, broker_url=url, key_prefix=settings.queue.key_prefix))
+
+
+def s3_config(settings: Settings) -> S3Config:
+    """Return how to reach the object storage.
+
+    Raises:
+        SettingMissing: a key is not set.
+    """
+    return S3Config(
+        endpoint_url=settings.storage.endpoint_url,
+        region=settings.storage.region,
+        access_key=required(settings.storage.access_key, "storage.access_key"),
+        secret_key=required(settings.storage.secret_key, "storage.secret_key").get_secret_value(),
+        bucket=settings.storage.bucket,
+    )
+
+
+def open_input_buckets(settings: Settings, *, own: Storage) -> InputBuckets:
+    """Return the buckets that images may be read from, our own among them."""
+    config = s3_config(settings)
+    return InputBuckets(
+        own_name=settings.storage.bucket,
+        own=own,
+        open_bucket=lambda bucket: open_s3(config, bucket=bucket),
+        allowed=settings.storage.input_buckets,
+    )
+
+
+def decode_limits(settings: Settings) -> DecodeLimits:
+    """Return what an image may be."""
+    return DecodeLimits(max_bytes=settings.inspection.max_image_bytes, max_pixels=settings.inspection.max_image_pixels)
+
+
+def archive_limits(settings: Settings) -> ArchiveLimits:
+    """Return what an archive may unpack to."""
+    return ArchiveLimits(
+        max_members=settings.inspection.max_archive_members,
+        max_member_bytes=settings.inspection.max_image_bytes,
+        max_total_bytes=settings.inspection.max_archive_bytes,
+    )

@@ -1,0 +1,114 @@
+"""Commands of the worker that need its engine: ``python -m worker predict`` and ``python -m worker doctor``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import onnxruntime
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from defectoscope import connect
+from defectoscope.errors import DefectoscopeError
+from defectoscope.registry import fetch_variant
+from defectoscope.segmentation import SegmentationParams
+from defectoscope.settings import Settings, load_settings
+from defectoscope.storage import open_s3
+from worker.engine import EngineOptions, OnnxEngine, available_threads, check_device
+from worker.predict import predict
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+_stderr = Console(stderr=True)
+
+
+def _model_path(model: str, settings: Settings) -> Path:
+    """Return the file of a model given by path, or by version number on the configured servers."""
+    if not model.isdecimal():
+        return Path(model)
+    return fetch_variant(
+        database=connect.open_database(settings),
+        storage=open_s3(connect.s3_config(settings)),
+        number=int(model),
+        precision="fp32",
+        directory=settings.worker.model_cache_dir,
+    )
+
+
+@app.command(name="predict")
+def predict_command(
+    images: Annotated[list[Path], typer.Argument(help="Image files or directories.")],
+    out: Annotated[Path, typer.Option(help="Directory for masks, overlays and predictions.json.")],
+    model: Annotated[str, typer.Option(help="An ONNX file of the model contract, or a model version number.")],
+    threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Probability; the model's own.")] = None,
+    min_area: Annotated[int | None, typer.Option(min=1, help="Smallest defect, px; the model's own.")] = None,
+    overlays: Annotated[bool, typer.Option(help="Draw the defects of defective images.")] = True,
+    json_: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
+) -> None:
+    """Segment images without any server."""
+    settings = load_settings()
+    engine = OnnxEngine(
+        _model_path(model, settings),
+        options=EngineOptions(device=settings.worker.device, intra_op_threads=settings.worker.intra_op_threads),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with Progress(console=_stderr, disable=not _stderr.is_terminal, transient=True) as progress:
+        task = progress.add_task("Segmenting", total=None)
+        predictions = predict(
+            images,
+            engine=engine,
+            out=out,
+            params=SegmentationParams(
+                threshold=engine.contract.threshold if threshold is None else threshold,
+                min_area_px=engine.contract.min_area_px if min_area is None else min_area,
+            ),
+            limits=connect.decode_limits(settings),
+            overlays=overlays,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    failed = [prediction for prediction in predictions if prediction.error is not None]
+    if json_:
+        sys.stdout.write((out / "predictions.json").read_text())
+    else:
+        defective = sum(prediction.verdict == "defective" for prediction in predictions)
+        print(f"{len(predictions)} images: {defective} defective, {len(failed)} failed. Written to {out}.")
+        for prediction in failed:
+            error = prediction.error or {}
+            print(f"  {prediction.name}: {error['message']} ({error['code']})", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """Say what the engine would run on here."""
+    settings = load_settings()
+    facts = {
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "built_providers": onnxruntime.get_available_providers(),
+        "device_setting": settings.worker.device,
+        "provider": check_device(settings.worker.device),
+        "threads": settings.worker.intra_op_threads or available_threads(),
+        "machine": platform.machine(),
+    }
+    if json_:
+        sys.stdout.write(json.dumps(facts) + "\n")
+    else:
+        for name, value in facts.items():
+            print(f"{name}: {value}")
+
+
+def main() -> None:
+    """Run a command; an expected error is one sentence and exit status 1."""
+    try:
+        app()
+    except DefectoscopeError as exc:
+        sys.exit(f"error: {exc.message} ({exc.code})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Entry point: ``celery -A worker.app worker -Q control,inspection -P threads``."""
+
+from __future__ import annotations
+
+import sys
+
+from celery.signals import setup_logging, worker_init, worker_shutdown
+
+from defectoscope.errors import DefectoscopeError
+from defectoscope.logs import configure_logs
+from defectoscope.queue import make_celery
+from defectoscope.settings import load_settings, required
+from worker.engine import check_device
+from worker.inspector import Inspector
+from worker.tasks import register_tasks
+
+try:
+    settings = load_settings()
+    app = make_celery(
+        "worker",
+        broker_url=required(settings.queue.url, "queue.url").get_secret_value(),
+        key_prefix=settings.queue.key_prefix,
+    )
+    inspector = Inspector(settings)
+except DefectoscopeError as exc:
+    sys.exit(f"error: {exc.message} ({exc.code})")
+register_tasks(app, inspector)
+
+
+@setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
+def _configure_logs(**_: object) -> None:
+    configure_logs(level=settings.log.level, form=settings.log.format, service="worker")
+
+
+@worker_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _check_device(**_: object) -> None:
+    """Refuse to start on a machine that cannot do what is demanded, rather than be slow without a word."""
+    try:
+        check_device(settings.worker.device)
+    except DefectoscopeError as exc:
+        sys.exit(f"error: {exc.message} ({exc.code})")
+
+
+@worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
+def _close(**_: object) -> None:
+    inspector.close()

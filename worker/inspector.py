@@ -1,0 +1,138 @@
+"""The worker's use cases, one method a task: each opens what it needs from `defectoscope` and says how it ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from defectoscope import connect
+from defectoscope.errors import CallerError, DatabaseUnavailable, Fault, NotNow, ProviderUnavailable
+from defectoscope.inspection.chunks import ClaimedChunk, Lease, claim_chunk, release_chunk
+from defectoscope.inspection.completion import ItemOutcome, complete_chunk
+from defectoscope.inspection.enumeration import enumerate_job
+from defectoscope.inspection.reconciliation import reconcile
+from defectoscope.settings import Settings
+from defectoscope.storage import open_s3
+from defectoscope.training import reconcile_runs
+from worker.engine import EngineOptions
+from worker.lease import Heartbeat
+from worker.models import LoadedModels
+from worker.pipeline import Pipeline
+
+log = structlog.get_logger(__name__)
+
+
+class Inspector:
+    """One process's worth of connections, loaded models and threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare every part; nothing connects and no model is loaded yet.
+
+        Raises:
+            SettingMissing: a server's address is not set.
+        """
+        self._settings = settings
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._database = connect.open_database(settings)
+        self._queue = connect.open_queue(settings, name="worker")
+        self._storage = open_s3(connect.s3_config(settings))
+        self._buckets = connect.open_input_buckets(settings, own=self._storage)
+        self._models = LoadedModels(
+            database=self._database,
+            storage=self._storage,
+            directory=settings.worker.model_cache_dir,
+            options=EngineOptions(device=settings.worker.device, intra_op_threads=settings.worker.intra_op_threads),
+        )
+        self._pipeline = Pipeline(
+            database=self._database,
+            storage=self._storage,
+            buckets=self._buckets,
+            limits=connect.decode_limits(settings),
+            pool=ThreadPoolExecutor(settings.worker.io_threads, thread_name_prefix="io"),
+            batch_size=settings.worker.batch_size,
+        )
+
+    def process_chunk(self, chunk_id: int) -> None:
+        """Claim a chunk, inspect its images and write what came out; nothing to do when it cannot be claimed."""
+        lease_s = self._settings.inspection.lease_s
+        chunk = claim_chunk(database=self._database, chunk_id=chunk_id, owner=self._owner, lease_s=lease_s)
+        if chunk is None:
+            log.debug("chunk.not_owed", chunk=chunk_id)
+            return
+        ended = False
+        count_attempt = True
+        try:
+            with Heartbeat(database=self._database, chunk=chunk, lease_s=lease_s) as heartbeat:
+                outcomes = self._inspect(chunk, heartbeat)
+                self._complete(chunk, outcomes, heartbeat.state)
+            ended = True
+        except (NotNow, ProviderUnavailable) as exc:
+            # A server or this machine's GPU is away. Not the chunk's fault: it is owed again, the attempt not counted.
+            count_attempt = False
+            log.warning("chunk.postponed", job=chunk.job_id, chunk=chunk_id, code=exc.code, reason=exc.message)
+        finally:
+            if not ended:
+                self._release(chunk, count_attempt=count_attempt)
+
+    def _inspect(self, chunk: ClaimedChunk, heartbeat: Heartbeat) -> list[ItemOutcome]:
+        try:
+            engine = self._models.engine(chunk.model_version)
+            return self._pipeline.process(chunk, engine=engine, variant=self._models.variant, heartbeat=heartbeat)
+        except (Fault, CallerError) as exc:
+            if isinstance(exc, ProviderUnavailable):
+                raise
+            # Trying again would end the same way. Every image gets the error by name, and a person may retry them.
+            log.error("chunk.failed", job=chunk.job_id, chunk=chunk.chunk_id, code=exc.code, reason=exc.message)  # noqa: TRY400
+            return [ItemOutcome(item_id=item.item_id, error=exc) for item in chunk.items]
+
+    def _complete(self, chunk: ClaimedChunk, outcomes: list[ItemOutcome], lease: Lease) -> None:
+        if lease is Lease.LOST or not complete_chunk(
+            database=self._database, chunk=chunk, outcomes=outcomes, cancelled=lease is Lease.CANCELLED
+        ):
+            log.warning("chunk.lost", job=chunk.job_id, chunk=chunk.chunk_id)
+            return
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        log.info("chunk.completed", job=chunk.job_id, chunk=chunk.chunk_id, images=len(outcomes), failed=failed)
+
+    def _release(self, chunk: ClaimedChunk, *, count_attempt: bool) -> None:
+        try:
+            release_chunk(database=self._database, chunk=chunk, count_attempt=count_attempt)
+        except DatabaseUnavailable as exc:
+            # The lease will run out by itself.
+            log.warning("chunk.not_released", chunk=chunk.chunk_id, reason=exc.message)
+
+    def enumerate_job(self, job_id: int) -> None:
+        """Write the items of a job whose images are not all known."""
+        try:
+            enumerate_job(
+                database=self._database,
+                queue=self._queue,
+                buckets=self._buckets,
+                limits=connect.archive_limits(self._settings),
+                job_id=job_id,
+                chunk_size=self._settings.inspection.chunk_size,
+            )
+        except NotNow as exc:
+            log.warning("enumeration.postponed", job=job_id, code=exc.code, reason=exc.message)
+
+    def reconcile(self) -> None:
+        """Ring again for everything that is owed and held by nobody."""
+        inspection = self._settings.inspection
+        try:
+            reconcile(
+                database=self._database,
+                queue=self._queue,
+                resend_after_s=inspection.resend_after_s,
+                max_attempts=inspection.max_attempts,
+            )
+            reconcile_runs(database=self._database, queue=self._queue, resend_after_s=inspection.resend_after_s)
+        except DatabaseUnavailable as exc:
+            log.warning("reconciliation.postponed", reason=exc.message)
+
+    def close(self) -> None:
+        """Let the threads end and close the connections."""
+        self._pipeline.pool.shutdown()
+        self._database.close()

@@ -1,0 +1,24 @@
+"""Celery tasks of the worker: an id in, one use case, nothing out."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from defectoscope.queue import messages
+from worker.inspector import Inspector
+
+
+def register_tasks(app: Celery, inspector: Inspector) -> None:
+    """Register every task of the worker on a Celery application."""
+
+    @app.task(name=messages.PROCESS_CHUNK)  # type: ignore[untyped-decorator]
+    def process_chunk(chunk_id: int) -> None:
+        inspector.process_chunk(chunk_id)
+
+    @app.task(name=messages.ENUMERATE_JOB)  # type: ignore[untyped-decorator]
+    def enumerate_job(job_id: int) -> None:
+        inspector.enumerate_job(job_id)
+
+    @app.task(name=messages.RECONCILE)  # type: ignore[untyped-decorator]
+    def reconcile() -> None:
+        inspector.reconcile()
