@@ -1,10 +1,10 @@
-"""Entry point: ``celery -A worker.app worker -Q control,inspection -P threads``."""
+"""Entry point: ``celery -A worker.app worker -Q control,inspection``."""
 
 from __future__ import annotations
 
 import sys
 
-from celery.signals import setup_logging, worker_init, worker_shutdown
+from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
 
 from defectoscope.errors import DefectoscopeError
 from defectoscope.logs import configure_logs
@@ -21,6 +21,8 @@ try:
         broker_url=required(settings.queue.url, "queue.url").get_secret_value(),
         key_prefix=settings.queue.key_prefix,
     )
+    # Threads, not processes: they share one loaded model, and a forked CUDA context is no context.
+    app.conf.update(worker_pool="threads", worker_concurrency=settings.worker.concurrency)
     inspector = Inspector(settings)
 except DefectoscopeError as exc:
     sys.exit(f"error: {exc.message} ({exc.code})")
@@ -39,6 +41,11 @@ def _check_device(**_: object) -> None:
         check_device(settings.worker.device)
     except DefectoscopeError as exc:
         sys.exit(f"error: {exc.message} ({exc.code})")
+
+
+@worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+def _request_stop(**_: object) -> None:
+    inspector.request_stop()
 
 
 @worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]

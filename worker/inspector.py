@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import structlog
 
@@ -35,6 +36,7 @@ class Inspector:
             SettingMissing: a server's address is not set.
         """
         self._settings = settings
+        self._stopping = Event()
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._database = connect.open_database(settings)
         self._queue = connect.open_queue(settings, name="worker")
@@ -67,8 +69,11 @@ class Inspector:
         try:
             with Heartbeat(database=self._database, chunk=chunk, lease_s=lease_s) as heartbeat:
                 outcomes = self._inspect(chunk, heartbeat)
-                self._complete(chunk, outcomes, heartbeat.state)
-            ended = True
+                # A process that is asked to stop gives unfinished work back rather than to make its supervisor wait.
+                ended = len(outcomes) == len(chunk.items) or heartbeat.state is not Lease.HELD
+                if ended:
+                    self._complete(chunk, outcomes, heartbeat.state)
+            count_attempt = False
         except (NotNow, ProviderUnavailable) as exc:
             # A server or this machine's GPU is away. Not the chunk's fault: it is owed again, the attempt not counted.
             count_attempt = False
@@ -80,7 +85,12 @@ class Inspector:
     def _inspect(self, chunk: ClaimedChunk, heartbeat: Heartbeat) -> list[ItemOutcome]:
         try:
             engine = self._models.engine(chunk.model_version)
-            return self._pipeline.process(chunk, engine=engine, variant=self._models.variant, heartbeat=heartbeat)
+            return self._pipeline.process(
+                chunk,
+                engine=engine,
+                variant=self._models.variant,
+                is_wanted=lambda: heartbeat.state is Lease.HELD and not self._stopping.is_set(),
+            )
         except (Fault, CallerError) as exc:
             if isinstance(exc, ProviderUnavailable):
                 raise
@@ -131,6 +141,10 @@ class Inspector:
             reconcile_runs(database=self._database, queue=self._queue, resend_after_s=inspection.resend_after_s)
         except DatabaseUnavailable as exc:
             log.warning("reconciliation.postponed", reason=exc.message)
+
+    def request_stop(self) -> None:
+        """Have chunks in work end between two batches and be given back."""
+        self._stopping.set()
 
     def close(self) -> None:
         """Let the threads end and close the connections."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +17,7 @@ import numpy as np
 
 from defectoscope.database import Database
 from defectoscope.errors import CallerError, StorageDenied
-from defectoscope.inspection.chunks import ClaimedChunk, ClaimedItem, KnownResult, Lease, find_known_result
+from defectoscope.inspection.chunks import ClaimedChunk, ClaimedItem, KnownResult, find_known_result
 from defectoscope.inspection.completion import ImageFacts, ItemOutcome, LabelFacts, ResultFacts
 from defectoscope.inspection.params import Overlays
 from defectoscope.inspection.sources import InputBuckets
@@ -38,7 +38,6 @@ from defectoscope.segmentation import (
 )
 from defectoscope.storage import Storage, content_key, put_content
 from worker.engine import OnnxEngine
-from worker.lease import Heartbeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +75,15 @@ class Pipeline:
     batch_size: int
 
     def process(
-        self, chunk: ClaimedChunk, *, engine: OnnxEngine, variant: str, heartbeat: Heartbeat
+        self, chunk: ClaimedChunk, *, engine: OnnxEngine, variant: str, is_wanted: Callable[[], bool]
     ) -> list[ItemOutcome]:
         """Inspect the images of a chunk; stop between two batches when the chunk is no longer wanted.
+
+        Args:
+            chunk: as claimed.
+            engine: the model version that the chunk's job is pinned to.
+            variant: which file of it, for the record.
+            is_wanted: asked before every batch.
 
         Returns:
             One outcome for each image that was looked at.
@@ -89,7 +94,7 @@ class Pipeline:
         stored: list[Future[ItemOutcome]] = []
         outcomes: list[ItemOutcome] = []
         fetched = self._fetch_ahead(chunk, engine)
-        while heartbeat.state is Lease.HELD and (batch := list(islice(fetched, self.batch_size))):
+        while is_wanted() and (batch := list(islice(fetched, self.batch_size))):
             outcomes += [entry for entry in batch if isinstance(entry, ItemOutcome)]
             images = [entry for entry in batch if isinstance(entry, FetchedImage)]
             stored += [

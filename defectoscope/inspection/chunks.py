@@ -162,6 +162,8 @@ def release_chunk(*, database: Database, chunk: ClaimedChunk, count_attempt: boo
                 attempts=Chunk.attempts if count_attempt else Chunk.attempts - 1,
                 lease_owner=None,
                 lease_expires_at=None,
+                # No message stands for it any more: the reconciler's next tick sends one.
+                dispatched_at=None,
             )
         )
 

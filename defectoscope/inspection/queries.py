@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from defectoscope.database import (
@@ -132,6 +132,16 @@ def list_jobs(
     return [row.tuple() for row in session.execute(statement.order_by(Job.id.desc()).limit(limit))]
 
 
+def find_job_by_key(session: Session, idempotency_key: str) -> tuple[Job, ModelVersion] | None:
+    """Return the job that was submitted under an idempotency key, with its model version, or None."""
+    row = session.execute(
+        select(Job, ModelVersion)
+        .join(ModelVersion, ModelVersion.id == Job.model_version_id)
+        .where(Job.idempotency_key == idempotency_key)
+    ).one_or_none()
+    return None if row is None else row.tuple()
+
+
 def list_items(
     session: Session, job_id: int, *, after: int = 0, limit: int = 100, state: ItemState | None = None
 ) -> list[ItemView]:
@@ -222,16 +232,23 @@ def _results() -> Select[Result, Image, int]:
 
 
 def list_defects(
-    session: Session, *, wanted: DefectFilter, after: int = 0, limit: int = 100, largest_first: bool = False
+    session: Session,
+    *,
+    wanted: DefectFilter,
+    after: int = 0,
+    after_area_px: int | None = None,
+    limit: int = 100,
+    largest_first: bool = False,
 ) -> list[DefectView]:
-    """Return defects by id above ``after``, or the largest ones.
+    """Return defects by id, or the largest first.
 
     Args:
         session: an open transaction.
         wanted: which defects.
-        after: cursor; not used with ``largest_first``.
+        after: id of the last defect of the page before.
+        after_area_px: its area, needed with ``largest_first``; None for the first page.
         limit: how many at the most.
-        largest_first: order by area instead, one page only.
+        largest_first: order by area, and by id among equal areas.
     """
     statement = (
         select(DefectRow, Result, Image.sha256, Image.source_uri, ModelVersion.number)
@@ -254,6 +271,13 @@ def list_defects(
     if wanted.min_probability is not None:
         statement = statement.where(DefectRow.max_probability >= wanted.min_probability)
     if largest_first:
+        if after_area_px is not None:
+            statement = statement.where(
+                or_(
+                    DefectRow.area_px < after_area_px,
+                    and_(DefectRow.area_px == after_area_px, DefectRow.id > after),
+                )
+            )
         statement = statement.order_by(DefectRow.area_px.desc(), DefectRow.id)
     else:
         statement = statement.where(DefectRow.id > after).order_by(DefectRow.id)
