@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+from botocore.exceptions import ConnectionError as ConnectionFailed
 
-from defectoscope.errors import BucketNotFound, InvalidStorageUri, ObjectNotFound, StorageFault, StorageUnavailable
+from defectoscope.errors import (
+    BucketNotFound,
+    InvalidStorageKey,
+    InvalidStorageUri,
+    ObjectNotFound,
+    StorageFault,
+    StorageUnavailable,
+)
 from defectoscope.storage.content import check_sha256
 from defectoscope.storage.failures import from_s3_answer
-from defectoscope.storage.keys import check_key
+from defectoscope.storage.keys import check_content_type, check_key
 from defectoscope.storage.open import S3Config
 
 if TYPE_CHECKING:
@@ -136,7 +144,7 @@ class Buckets:
                 Params={
                     "Bucket": self._config.bucket,
                     "Key": key,
-                    "ContentType": content_type,
+                    "ContentType": check_content_type(content_type),
                     "ContentLength": size_bytes,
                     "ChecksumSHA256": checksum,
                     "IfNoneMatch": "*",
@@ -163,14 +171,19 @@ class Buckets:
             max_bytes: The most bytes to accept; an empty file is refused.
             content_type: The media type the form must state.
             expires_in_s: How long the signature holds, in seconds; at most seven days.
+
+        Raises:
+            InvalidStorageKey: The key is outside the rules, or holds `${filename}`.
         """
-        check_key(key)
+        if "${filename}" in check_key(key):
+            raise InvalidStorageKey(
+                "S3 would replace '${filename}' in the key by a name of the client's choice.", key=key
+            )
         with _translated(self._config.bucket):
             signed = self._client.generate_presigned_post(
                 self._config.bucket,
-                # S3 would replace this text in a key by the name of the client's file.
-                key.replace("${filename}", "$%7Bfilename}"),
-                Fields={"Content-Type": content_type},
+                key,
+                Fields={"Content-Type": check_content_type(content_type)},
                 Conditions=[["content-length-range", 1, max_bytes], {"Content-Type": content_type}],
                 ExpiresIn=expires_in_s,
             )
@@ -211,7 +224,7 @@ def _translated(bucket: str) -> Iterator[None]:
         raise from_s3_answer(status, code, bucket=bucket) from exc
     except ParamValidationError as exc:
         raise InvalidStorageUri("The name cannot be that of a bucket.", bucket=bucket) from exc
-    except HTTPClientError as exc:
+    except (HTTPClientError, ConnectionFailed) as exc:
         raise StorageUnavailable(bucket=bucket) from exc
     except (BotoCoreError, ValueError) as exc:
         raise StorageFault("The object storage is configured wrongly.", bucket=bucket) from exc

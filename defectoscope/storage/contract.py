@@ -132,7 +132,7 @@ class Storage(Protocol):
         Args:
             prefix: Plain text, not a folder: `lot-1` matches `lot-1/a.png` and `lot-10/a.png`; write `lot-1/` for one
                 folder.
-            start_after: Only keys greater than this are given; the key itself need not exist.
+            start_after: Only keys greater than this key or prefix are given; it need not exist.
 
         Returns:
             An iterator; errors appear while it is consumed.

@@ -117,6 +117,7 @@ _Translation = Callable[[BaseException, dict[str, Any]], DefectoscopeError]
 # Every class obstore can raise, and the built-in ones it borrows; a test fails when obstore grows a new one.
 TRANSLATIONS: Final[dict[type[BaseException], _Translation]] = {
     FileNotFoundError: _not_found,
+    vendor.NotFoundError: _not_found,
     vendor.AlreadyExistsError: lambda _exc, details: ObjectExists(**details),
     vendor.PreconditionError: lambda _exc, details: SourceChanged(**details),
     vendor.NotModifiedError: lambda _exc, details: SourceChanged(**details),

@@ -1,16 +1,20 @@
-"""The rules for keys, checked at the border so that no backend sees a text that another would read differently.
+"""The rules for keys and the other texts callers choose, checked before any backend reads them in its own way.
 
 SeaweedFS turns a backslash into a slash and drops empty segments, a local directory gives `..` a meaning; such keys are
-refused here for all. This file refuses to repair a key: a silent repair would make two keys one object.
+refused here for all. A media type or etag with a line break would end the process inside obstore, which panics. This
+file refuses to repair a text: a silent repair would make two keys one object.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-from defectoscope.errors import InvalidStorageKey
+from defectoscope.errors import InvalidRequest, InvalidStorageKey
 
 MAX_KEY_BYTES = 1024
+_CONTENT_TYPE = re.compile(r"[!-~]{1,127}/[ -~]{1,127}")
+_ETAG = re.compile(r"[!-~]{1,1024}")
 
 
 def check_key(key: str) -> str:
@@ -43,6 +47,28 @@ def check_prefix(prefix: str) -> str:
             "The prefix begins with '/', or holds an empty, '.' or '..' segment.", key=_printable(prefix)
         )
     return prefix
+
+
+def check_content_type(content_type: str) -> str:
+    """Return the text when it may be sent as a media type.
+
+    Raises:
+        InvalidRequest: It is not of the form `type/subtype` in printable ASCII.
+    """
+    if not _CONTENT_TYPE.fullmatch(content_type):
+        raise InvalidRequest("A media type is written as type/subtype.", content_type=_printable(content_type))
+    return content_type
+
+
+def check_etag(etag: str) -> str:
+    """Return the text when it may be sent as an etag; an empty one would ask for nothing and match everything.
+
+    Raises:
+        InvalidRequest: It is empty or not printable ASCII.
+    """
+    if not _ETAG.fullmatch(etag):
+        raise InvalidRequest("An etag is printable ASCII without spaces.", etag=_printable(etag))
+    return etag
 
 
 def _check_characters(text: str) -> None:

@@ -21,7 +21,7 @@ from obstore.store import ObjectStore
 from defectoscope.errors import InvalidStorageKey, ObjectExists, ObjectNotFound, ObjectTooLarge
 from defectoscope.storage.contract import ObjectInfo
 from defectoscope.storage.failures import translated
-from defectoscope.storage.keys import check_key, check_prefix
+from defectoscope.storage.keys import check_content_type, check_etag, check_key, check_prefix
 from defectoscope.storage.ordering import LAST_NAME, KeyOrder
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class ObstoreStorage:
     def get(self, key: str, *, if_match: str | None = None) -> bytes:
         """Read a whole object; see `Storage.get`."""
         self._check(key)
+        options: GetOptions = {} if if_match is None else {"if_match": check_etag(if_match)}
         with translated(**self._facts(key)):
-            options: GetOptions = {} if if_match is None else {"if_match": if_match}
             return bytes(obstore.get(self.store, key, options=options).bytes())
 
     def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> int:
@@ -95,9 +95,10 @@ class ObstoreStorage:
     def put_if_absent(self, key: str, data: bytes, *, content_type: str) -> bool:
         """Write an object unless one is there; see `Storage.put_if_absent`."""
         self._check(key)
+        attributes = self._attributes(content_type)
         try:
             with translated(**self._facts(key)):
-                obstore.put(self.store, key, data, mode="create", attributes=self._attributes(content_type))
+                obstore.put(self.store, key, data, mode="create", attributes=attributes)
         except ObjectExists:
             return False
         return True
@@ -123,6 +124,7 @@ class ObstoreStorage:
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """Walk over the objects in key order; see `Storage.list`."""
         check_prefix(prefix)
+        check_prefix(start_after or "")
         folder = prefix[: prefix.rfind("/") + 1]
         after = max(filter(None, (start_after, _just_before(prefix, folder))), default=None)
         for info in self._in_key_order(folder, after):
@@ -147,12 +149,13 @@ class ObstoreStorage:
     def _put(self, key: str, source: bytes | Path, *, content_type: str) -> None:
         """Write bytes or a file; obstore turns what is larger than one part into a multipart upload."""
         self._check(key)
+        attributes = self._attributes(content_type)
         with translated(**self._facts(key)):
             obstore.put(
                 self.store,
                 key,
                 source,
-                attributes=self._attributes(content_type),
+                attributes=attributes,
                 chunk_size=_PART_BYTES,
                 max_concurrency=_PARTS_IN_FLIGHT,
             )
@@ -229,7 +232,8 @@ class ObstoreStorage:
 
     def _attributes(self, content_type: str) -> dict[str, str] | None:
         """Return what to store with an object; the file system has no place for it and obstore refuses to drop it."""
-        return None if self.directory is not None else {"Content-Type": content_type}
+        attributes = {"Content-Type": check_content_type(content_type)}
+        return attributes if self.directory is None else None
 
     def _facts(self, key: str | None = None) -> dict[str, Any]:
         """Return what an error should tell: the bucket, if any, and the key, if one is meant."""

@@ -5,20 +5,25 @@ A store must be opened after a fork, not before: its threads and connections do 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from obstore.store import LocalStore, MemoryStore, S3Store
 
-from defectoscope.errors import StorageDenied, StorageUnavailable
+from defectoscope.errors import StorageDenied, StorageFault, StorageUnavailable
 from defectoscope.storage.contract import Storage
 from defectoscope.storage.failures import translated
 from defectoscope.storage.object_store import ObstoreStorage
+from defectoscope.storage.uri import check_bucket
 
 if TYPE_CHECKING:
     from obstore.store import S3Credential
+
+_HEADER_WORD = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,10 @@ class S3Config:
         access_key: Public half of the credentials.
         secret_key: Secret half; never shown.
         bucket: Our own bucket.
+
+    Raises:
+        StorageFault: The endpoint is no http(s) address, or a text holds a space or control character, such as the
+            line break at the end of a file with a secret. obstore would end the process on them.
     """
 
     endpoint_url: str | None
@@ -39,10 +48,29 @@ class S3Config:
     secret_key: str = field(repr=False)
     bucket: str
 
+    def __post_init__(self) -> None:
+        """Refuse what could not even be sent."""
+        for name in ("region", "access_key", "secret_key"):
+            if not _HEADER_WORD.fullmatch(getattr(self, name)):
+                raise StorageFault(f"The {name} of the object storage must be printable ASCII without spaces.")
+        if self.endpoint_url is not None and not _is_http_address(self.endpoint_url):
+            raise StorageFault("The endpoint of the object storage is not an http or https address.")
+
     @property
     def allow_http(self) -> bool:
         """Whether the connection is in the clear, which only an endpoint that says `http` asks for."""
         return self.endpoint_url is not None and self.endpoint_url.lower().startswith("http://")
+
+
+def _is_http_address(text: str) -> bool:
+    """Say whether a text is an http or https address of a host, with a port that exists."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    is_host = bool(re.fullmatch(r"[0-9A-Za-z._:-]+", parts.hostname or "")) and "@" not in parts.netloc
+    return bool(_HEADER_WORD.fullmatch(text)) and parts.scheme in {"http", "https"} and is_host and port != 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +129,9 @@ def open_s3(config: S3Config, *, bucket: str | None = None, patience: Patience =
         The storage. Whether the bucket exists shows at the first call.
 
     Raises:
-        StorageFault: The endpoint is no address.
+        InvalidStorageUri: This cannot be the name of a bucket.
     """
-    name = bucket or config.bucket
+    name = check_bucket(bucket or config.bucket)
     with translated(bucket=name):
         store = S3Store(
             name,

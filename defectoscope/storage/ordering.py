@@ -81,7 +81,7 @@ class KeyOrder:
         if after is None:
             return {}, None
         name, slash, _ = after.removeprefix(folder).partition("/")
-        if not name:
+        if name in {"", ".", ".."}:
             return {}, None
         passed = [name[:end] for end in range(1, len(name)) if name[end] < "/"]
         if not slash:

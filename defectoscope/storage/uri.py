@@ -13,6 +13,19 @@ _SCHEME = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
+def check_bucket(name: str) -> str:
+    """Return the name when a bucket may have it.
+
+    Raises:
+        InvalidStorageUri: It may not.
+    """
+    if not _BUCKET.fullmatch(name) or ".." in name:
+        raise InvalidStorageUri(
+            "The bucket name must have 3 to 63 lower-case letters, digits, dots or hyphens.", bucket=ascii(name)[:200]
+        )
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class S3Uri:
     """An address in object storage.
@@ -35,11 +48,7 @@ class S3Uri:
         if not text.startswith(_SCHEME):
             raise InvalidStorageUri(uri=ascii(text)[:200])
         bucket, _, key = text.removeprefix(_SCHEME).partition("/")
-        if not _BUCKET.fullmatch(bucket) or ".." in bucket:
-            raise InvalidStorageUri(
-                "The bucket name must have 3 to 63 lower-case letters, digits, dots or hyphens.",
-                bucket=ascii(bucket)[:200],
-            )
+        check_bucket(bucket)
         try:
             check_prefix(key)
         except InvalidStorageKey as exc:
