@@ -1,0 +1,62 @@
+# Every door of the repository. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Rewritten when the lock or the package's own metadata changes; otherwise `make setup` has nothing to do.
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint types contracts migrations bench ci format lock
+
+help:  ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## Install everything into .venv (needs python3.11 or newer, no root)
+	@:
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "Python 3.11 to 3.13 is needed; name one with 'make PYTHON=python3.12 setup'." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "Python's venv module is missing (Debian: python3-venv)." >&2; exit 1; }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "Installing about 6 GB of locked packages into $(VENV) ..."
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
+	@touch $@
+
+demo: setup  ## Train on drawn samples, inspect 40 unseen images, print what was found (5 minutes on 2 cores)
+	@$(BIN)/defectoscope demo
+
+up: setup  ## Run everything on this machine until Ctrl-C
+	@$(BIN)/defectoscope up
+
+test: setup  ## Run every test
+	@$(BIN)/pytest
+
+lint: setup  ## Check style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+
+types: setup  ## Check types, strictly
+	@$(BIN)/mypy
+
+contracts: setup  ## Check who may import whom
+	@$(BIN)/lint-imports --no-logo
+
+migrations: setup  ## Upgrade, compare, downgrade and upgrade an empty database
+	@$(BIN)/pytest --quiet tests/integration/database/test_migrations.py
+
+bench: setup  ## Measure, as ratios within one run
+	@$(BIN)/python -m benchmarks
+
+ci: lint types contracts migrations test  ## Everything that must pass before a commit lands
+
+format: setup  ## Format the code and apply safe fixes
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+lock: setup  ## Resolve requirements.lock again from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras \
+		pyproject.toml --output-file requirements.lock

@@ -1,0 +1,8 @@
+"""`python -m defectoscope` is the `defectoscope` command."""
+
+from __future__ import annotations
+
+from defectoscope.cli.main import main
+
+if __name__ == "__main__":
+    main()
