@@ -8,7 +8,8 @@ A class docstring is the default message; ``code`` is stable, snake_case and par
     DefectoscopeError
     ├── CallerError             the caller is wrong; trying again unchanged cannot help
     │   ├── NotFound            the thing named does not exist
-    │   └── Conflict            it exists, in a state that does not allow this
+    │   ├── Conflict            it exists, in a state that does not allow this
+    │   └── AccessDenied        the caller may not do this
     ├── NotNow                  a part we depend on is away; the same request may succeed later
     └── Fault                   we are wrong, or the installation is
 """
@@ -47,6 +48,10 @@ class NotFound(CallerError):
 
 class Conflict(CallerError):
     """The present state does not allow this."""
+
+
+class AccessDenied(CallerError):
+    """The caller may not do this."""
 
 
 class NotNow(DefectoscopeError):
@@ -166,6 +171,20 @@ class ApiUnavailable(NotNow):
     """The Defectoscope API does not answer; is `defectoscope up` running?"""
 
 
+class ApiRefused(CallerError):
+    """The API refused the request for a reason that this version does not know."""
+
+    def __init__(self, message: str | None = None, *, server_code: str, **details: Any) -> None:
+        """Args: message, details: as above; server_code: what ``code`` says for this one error."""
+        super().__init__(message, **details)
+        # Elsewhere the class decides the code. This class stands for codes of a newer server, which only it knows.
+        self.__dict__["code"] = server_code
+
+
+class ApiAnswerInvalid(Fault):
+    """Something answers at this address, but not as the Defectoscope API does."""
+
+
 # Jobs --------------------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +218,18 @@ class IdempotencyConflict(Conflict):
 
 class InvalidRequest(CallerError):
     """The request is not valid."""
+
+
+class RequestTooLarge(CallerError):
+    """The request body has more bytes than the limit allows."""
+
+
+class HostNotAllowed(AccessDenied):
+    """The request names a host this API does not answer for; use localhost, or allow remote access."""
+
+
+class CrossSiteRequest(AccessDenied):
+    """The request was sent by a page of another site."""
 
 
 class WorkerLost(Fault):

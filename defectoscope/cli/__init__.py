@@ -1,0 +1,1 @@
+"""The `defectoscope` command: noun, verb, one file for each noun."""

@@ -1,0 +1,246 @@
+"""`defectoscope jobs`: submit images, watch what becomes of them, cancel, retry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from defectoscope.cli.job_report import FINAL_STATES, has_succeeded, print_job
+from defectoscope.cli.job_sources import make_source
+from defectoscope.cli.moments import format_duration, format_time, seconds_between
+from defectoscope.cli.output import note, print_json, print_json_items, print_table, progress, say, state_text
+from defectoscope.cli.session import JsonOption, LimitOption, open_client
+from defectoscope.cli.watching import watch_until
+
+if TYPE_CHECKING:
+    from defectoscope.client import Client
+    from defectoscope.client.wire import Job, JobOptions
+
+app = typer.Typer(no_args_is_help=True, help="Submit images, watch what becomes of them, cancel, retry.")
+
+JobId = Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")]
+JobState = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled"]
+ItemState = Literal["pending", "succeeded", "failed", "cancelled"]
+
+
+@app.command()
+def submit(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE", help="A directory, a .zip, image files, or s3://bucket/prefix.", show_default=False
+        ),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Read s3:// addresses, one a line, a label's address after a tab; - is standard input."
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|s3://…", help="Where the labels are, when not in labels/ beside images/."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    model: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Model version; by default the champion.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Defect probability from which a pixel is defect; by default the model's."),
+    ] = None,
+    min_area: Annotated[
+        int | None, typer.Option(min=0, metavar="PX", help="Smaller regions are dropped; by default the model's.")
+    ] = None,
+    mm_per_px: Annotated[float | None, typer.Option(min=0, help="Scale of the images, for areas in mm².")] = None,
+    overlays: Annotated[
+        Literal["none", "defective", "all"], typer.Option(help="For which images a picture with the defects is kept.")
+    ] = "defective",
+    qa_min_iou: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Pooled defect IoU at which QA passes; by default the setting.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The same key with the same request gives the same job.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit images as a job; files of this machine are uploaded first, each content once.
+
+    A directory pairs images/a.jpg with labels/a.png; a job with labels is scored against them.
+    """
+    options: JobOptions = {
+        "name": name,
+        "model_version": model,
+        "threshold": threshold,
+        "min_area_px": min_area,
+        "overlays": overlays,
+        "mm_per_px": mm_per_px,
+        "qa_min_iou": qa_min_iou,
+    }
+    with open_client() as client:
+        source = make_source(client, sources or [], keys=keys, labels=labels)
+        job = client.jobs.submit(source, options=options, idempotency_key=idempotency_key)
+        if watch:
+            note(f"Job {job['id']} is submitted to model {job['model_version']}.")
+            _watch_and_report(client, job["id"], as_json=as_json)
+            return
+    if as_json:
+        print_json(job)
+        return
+    images = f"{job['images']['total']} images, " if job["enumerated"] else ""
+    say(f"Job {job['id']} is submitted: {images}model {job['model_version']}.")
+    note(f"Follow it with `defectoscope jobs watch {job['id']}`.")
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List jobs, newest first."""
+    with open_client() as client:
+        jobs = client.jobs.list(state=state, limit=limit or None)
+        if as_json:
+            print_json_items(jobs)
+            return
+        print_table(
+            {"job": "right", "state": "left", "model": "right", "submitted": "left", "took": "right", "name": "left"},
+            [
+                [
+                    job["id"],
+                    state_text(job["state"]),
+                    job["model_version"],
+                    format_time(job["created_at"]),
+                    format_duration(seconds_between(job["created_at"], job["finished_at"])),
+                    job["name"] or job["source"].get("uri") or "-",
+                ]
+                for job in jobs
+            ],
+            empty="There are no jobs.",
+        )
+
+
+@app.command()
+def show(job_id: JobId, as_json: JsonOption = False) -> None:
+    """Show a job: counts, QA, errors by kind with examples."""
+    with open_client() as client:
+        job = client.jobs.get(job_id)
+        if as_json:
+            print_json(job)
+        else:
+            print_job(client, job)
+
+
+@app.command()
+def watch(job_id: JobId, as_json: JsonOption = False) -> None:
+    """Watch a job until it has ended, then show it.
+
+    The exit status is 1 when it failed, in part or as a whole, was cancelled, or did not pass QA.
+    """
+    with open_client() as client:
+        _watch_and_report(client, job_id, as_json=as_json)
+
+
+@app.command()
+def items(
+    job_id: JobId,
+    state: Annotated[ItemState | None, typer.Option(help="Only images in this state.")] = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the images of a job with their verdicts, scores and errors."""
+    with open_client() as client:
+        found = client.jobs.items(job_id, state=state, limit=limit or None)
+        if as_json:
+            print_json_items(found)
+            return
+        print_table(
+            {
+                "image": "left",
+                "state": "left",
+                "verdict": "left",
+                "defects": "right",
+                "IoU defect": "right",
+                "result": "right",
+                "problem": "left",
+            },
+            [
+                [
+                    item["name"],
+                    state_text(item["state"]),
+                    state_text(item["verdict"]) if item["verdict"] else None,
+                    item["defect_count"],
+                    f"{item['qa']['iou_defect']:.3f}" if item["qa"] else None,
+                    item["result_id"],
+                    "; ".join(
+                        f"{problem['message']} ({problem['code']})"
+                        for problem in (item["error"], item["label_error"])
+                        if problem
+                    ),
+                ]
+                for item in found
+            ],
+            empty="There are no such images.",
+        )
+
+
+@app.command()
+def cancel(job_id: JobId, as_json: JsonOption = False) -> None:
+    """Cancel a job: what has not begun is left out, what is done stays."""
+    with open_client() as client:
+        job = client.jobs.cancel(job_id)
+    if as_json:
+        print_json(job)
+    elif job["state"] == "cancelled":
+        say(f"Job {job_id} is cancelled; {job['images']['succeeded']} of {job['images']['total']} images were done.")
+    else:
+        say(f"Job {job_id} is being cancelled; the images in work are finished first.")
+
+
+@app.command()
+def retry(
+    job_id: JobId,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the images of a job that failed or were cancelled to work again."""
+    with open_client() as client:
+        job = client.jobs.retry(job_id)
+        if watch:
+            _watch_and_report(client, job_id, as_json=as_json)
+        elif as_json:
+            print_json(job)
+        else:
+            say(f"Job {job_id} is at work again: {job['images']['pending']} images.")
+
+
+def watch_job(client: Client, job_id: int) -> Job:
+    """Show a bar until a job has ended, and return it then."""
+    with progress(f"Job {job_id}", None) as bar:
+
+        def show_counts(job: Job) -> None:
+            images = job["images"]
+            detail = [f"{job['defects']} defects"] + ([f"{images['failed']} failed"] if images["failed"] else [])
+            bar.show(
+                completed=images["total"] - images["pending"],
+                total=images["total"] if job["enumerated"] else None,
+                detail=", ".join(detail),
+            )
+
+        return watch_until(
+            lambda: client.jobs.get(job_id), is_over=lambda job: job["state"] in FINAL_STATES, show=show_counts
+        )
+
+
+def _watch_and_report(client: Client, job_id: int, *, as_json: bool) -> None:
+    job = watch_job(client, job_id)
+    if as_json:
+        print_json(job)
+    else:
+        print_job(client, job)
+    if not has_succeeded(job):
+        raise typer.Exit(1)

@@ -1,0 +1,74 @@
+"""The Defectoscope API as Python calls, grouped by noun. Answers are plain dictionaries, lists are iterators.
+
+::
+
+    with Client("http://127.0.0.1:8000") as client:
+        job = client.jobs.submit({"kind": "prefix", "uri": "s3://line-3/2026/", "labels_uri": None})
+        for defect in client.defects.list(job=job["id"]):
+            print(defect["area_px"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, cast
+
+from defectoscope.client.learning import DatasetCalls, LabelCalls, ModelCalls, TrainingCalls
+from defectoscope.client.looking import DefectCalls, ImageCalls, JobCalls, ResultCalls
+from defectoscope.client.transport import Transport
+from defectoscope.client.wire import ImageObject, Readiness, Upload
+
+
+class Client:
+    """One API. Usable from several threads; close it, or use it as a context manager.
+
+    Args:
+        base_url: where the API answers, such as ``http://127.0.0.1:8000``.
+        timeout_s: for connecting and for each read or write.
+
+    Raises:
+        InvalidRequest: the address is not usable.
+    """
+
+    def __init__(self, base_url: str, *, timeout_s: float = 30.0) -> None:
+        self._transport = Transport(base_url, timeout_s=timeout_s)
+        self.jobs = JobCalls(self._transport)
+        self.images = ImageCalls(self._transport)
+        self.results = ResultCalls(self._transport)
+        self.defects = DefectCalls(self._transport)
+        self.labels = LabelCalls(self._transport)
+        self.datasets = DatasetCalls(self._transport)
+        self.training = TrainingCalls(self._transport)
+        self.models = ModelCalls(self._transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    @property
+    def base_url(self) -> str:
+        """Where the API answers."""
+        return self._transport.base_url
+
+    def version(self) -> str:
+        """Return the version of the server."""
+        return str(self._transport.call("GET", "/healthz")["version"])
+
+    def readiness(self) -> Readiness:
+        """Return what the server says about the parts it depends on, ready or not. Sent once, never repeated."""
+        _, body = self._transport.probe("/readyz")
+        return cast("Readiness", body)
+
+    def request_uploads(self, objects: Sequence[ImageObject]) -> list[Upload]:
+        """Ask where some objects are to be PUT; at most 1000. Those stored already need no upload."""
+        body = self._transport.call("POST", "/v1/uploads", json={"objects": list(objects)}, repeatable=True)
+        return cast("list[Upload]", body["items"])

@@ -1,0 +1,261 @@
+"""The shapes that travel over HTTP, as plain dictionaries with names for the type checker.
+
+Nothing is validated here: the API is ours, and a field that a newer server adds must not break an older client.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+
+class Problem(TypedDict):
+    """Why one image, label or job failed."""
+
+    code: str
+    message: str
+
+
+class Scores(TypedDict):
+    """Pixel counts and the scores derived from them, each in 0..1."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    iou_defect: float
+    iou_background: float
+    iou_mean: float
+    dice: float
+    precision: float
+    recall: float
+
+
+class MeanScores(TypedDict):
+    """Means over the labelled images, each in 0..1."""
+
+    iou_defect: float
+    iou_background: float
+    iou: float
+    dice: float
+
+
+class Qa(TypedDict):
+    """What the labels of a job say about its results."""
+
+    images: int
+    min_iou: float
+    passed: bool
+    pooled: Scores
+    mean: MeanScores
+
+
+class JobSummary(TypedDict):
+    """A job in a list."""
+
+    id: int
+    name: str | None
+    state: str
+    source: dict[str, Any]
+    model_version: int
+    created_at: str
+    finished_at: str | None
+
+
+class ImageCounts(TypedDict):
+    """How many images of a job are in which state."""
+
+    total: int
+    pending: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class Job(JobSummary):
+    """A job with everything known about it."""
+
+    params: dict[str, Any]
+    images: ImageCounts
+    label_errors: int
+    defective_images: int
+    defects: int
+    enumerated: bool
+    cancel_requested: bool
+    error: Problem | None
+    qa: Qa | None
+
+
+class JobItem(TypedDict):
+    """One image of a job."""
+
+    id: int
+    name: str
+    state: str
+    source_uri: str
+    image_id: int | None
+    result_id: int | None
+    verdict: str | None
+    defect_count: int | None
+    error: Problem | None
+    label_error: Problem | None
+    qa: Scores | None
+
+
+class Defect(TypedDict):
+    """One connected region of a result; coordinates and areas in pixels of the original image."""
+
+    id: int
+    result_id: int
+    image_id: int
+    image_sha256: str
+    source_uri: str | None
+    model_version: int
+    number: int
+    box_xyxy: list[int]
+    area_px: int
+    area_mm2: float | None
+    centroid_xy: list[float]
+    major_axis_px: float
+    minor_axis_px: float
+    orientation_deg: float
+    perimeter_px: float
+    max_probability: float
+    mean_probability: float
+    touches_border: bool
+
+
+class ImageObject(TypedDict):
+    """An object to store: its content hash, its size and its media type."""
+
+    sha256: str
+    size_bytes: int
+    content_type: str
+
+
+class UploadTarget(TypedDict):
+    """Where to PUT, and with which headers."""
+
+    url: str
+    headers: dict[str, str]
+
+
+class Upload(TypedDict):
+    """The address an object will have; ``upload`` is None when its bytes are stored already."""
+
+    sha256: str
+    uri: str
+    upload: UploadTarget | None
+
+
+class SourceImage(TypedDict):
+    """One image of a submitted list."""
+
+    name: str
+    uri: str
+    label_uri: str | None
+
+
+class ImagesSource(TypedDict):
+    """A list of images."""
+
+    kind: Literal["images"]
+    images: list[SourceImage]
+
+
+class PrefixSource(TypedDict):
+    """Every image below ``s3://bucket/prefix``."""
+
+    kind: Literal["prefix"]
+    uri: str
+    labels_uri: str | None
+
+
+class ArchiveSource(TypedDict):
+    """Every image in a stored zip archive."""
+
+    kind: Literal["archive"]
+    uri: str
+
+
+JobSource = ImagesSource | PrefixSource | ArchiveSource
+
+
+class JobOptions(TypedDict, total=False):
+    """What may be asked of a job; what is left out is the model's or the server's choice."""
+
+    name: str | None
+    model_version: int | None
+    threshold: float | None
+    min_area_px: int | None
+    overlays: str
+    mm_per_px: float | None
+    qa_min_iou: float | None
+
+
+class LabelEntry(TypedDict):
+    """A label to register with its image."""
+
+    name: str
+    image_uri: str
+    label_uri: str
+
+
+class RegisteredLabel(TypedDict):
+    """What became of one label entry."""
+
+    name: str
+    image_id: int | None
+    label_id: int | None
+    error: Problem | None
+
+
+class DatasetEntry(TypedDict):
+    """One label as a member of a dataset revision."""
+
+    label_id: int
+    name: str
+    split: str
+
+
+class Dataset(TypedDict):
+    """A dataset revision."""
+
+    id: int
+    name: str
+    number: int
+    reference: str
+    sha256: str
+    train_count: int
+    val_count: int
+    created_at: str
+
+
+class EpochMetrics(TypedDict):
+    """What one epoch measured."""
+
+    epoch: int
+    values: dict[str, float]
+
+
+class TrainingRun(TypedDict):
+    """A training run."""
+
+    id: int
+    state: str
+    stage: str | None
+    dataset: str
+    config: dict[str, Any]
+    error: Problem | None
+    model_version: int | None
+    metrics: list[EpochMetrics]
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class Readiness(TypedDict):
+    """Whether the API can work; each check is ``ok`` or a sentence."""
+
+    status: str
+    checks: dict[str, str]
+    version: NotRequired[str]
