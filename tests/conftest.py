@@ -6,6 +6,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -13,8 +14,21 @@ import psycopg
 import pytest
 import sqlalchemy
 from botocore.config import Config
+from pydantic import SecretStr
 
+from defectoscope.database import Database
+from defectoscope.database.migrate import upgrade
 from defectoscope.embedded.stack import Connections, EmbeddedStack
+from defectoscope.queue import MemoryQueue
+from defectoscope.settings import (
+    DatabaseSettings,
+    InspectionSettings,
+    QueueSettings,
+    Settings,
+    StorageSettings,
+    WorkerSettings,
+)
+from defectoscope.storage import S3Config, Storage, open_s3
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +66,39 @@ def connections(embedded_stack: EmbeddedStack) -> Connections:
 @pytest.fixture
 def database_url(connections: Connections) -> Iterator[str]:
     """The SQLAlchemy URL of a new, empty database, which is dropped afterwards."""
+    with _new_database(connections, template="template1") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_template(connections: Connections) -> Iterator[str]:
+    """The name of a database that every migration was applied to; only to be copied."""
+    with _new_database(connections, template="template1") as url:
+        upgrade(url)
+        yield str(sqlalchemy.make_url(url).database)
+
+
+@pytest.fixture
+def migrated_url(connections: Connections, migrated_template: str) -> Iterator[str]:
+    """The SQLAlchemy URL of a new database with every table and no row, which is dropped afterwards."""
+    with _new_database(connections, template=migrated_template) as url:
+        yield url
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[Database]:
+    """A new database with every table and no row."""
+    database = Database(migrated_url)
+    yield database
+    database.close()
+
+
+@contextmanager
+def _new_database(connections: Connections, *, template: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(8)}"
     url = sqlalchemy.make_url(connections.database_url)
     with psycopg.connect(_conninfo(url), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
     yield url.set(database=name).render_as_string(hide_password=False)
     with psycopg.connect(_conninfo(url), autocommit=True) as connection:
         # FORCE ends the connections that a test, or the pool of its engine, has left open.
@@ -83,6 +126,48 @@ def bucket(connections: Connections) -> Iterator[str]:
         client.delete_bucket(Bucket=name)
     finally:
         client.close()
+
+
+@pytest.fixture
+def s3(connections: Connections, bucket: str) -> S3Config:
+    """How to reach a new, empty bucket."""
+    return S3Config(
+        endpoint_url=connections.s3_endpoint_url,
+        region=connections.s3_region,
+        access_key=connections.s3_access_key,
+        secret_key=connections.s3_secret_key,
+        bucket=bucket,
+    )
+
+
+@pytest.fixture
+def storage(s3: S3Config) -> Storage:
+    """A new, empty bucket."""
+    return open_s3(s3)
+
+
+@pytest.fixture
+def queue() -> MemoryQueue:
+    """A queue whose messages a test looks at or hands on itself."""
+    return MemoryQueue()
+
+
+@pytest.fixture
+def settings(connections: Connections, migrated_url: str, bucket: str, tmp_path: Path) -> Settings:
+    """Settings of a process that works on a new database and a new bucket."""
+    return Settings(
+        database=DatabaseSettings(url=SecretStr(migrated_url)),
+        queue=QueueSettings(url=SecretStr(connections.queue_url), key_prefix=f"{bucket}:"),
+        storage=StorageSettings(
+            endpoint_url=connections.s3_endpoint_url,
+            region=connections.s3_region,
+            access_key=connections.s3_access_key,
+            secret_key=SecretStr(connections.s3_secret_key),
+            bucket=bucket,
+        ),
+        inspection=InspectionSettings(chunk_size=4),
+        worker=WorkerSettings(device="cpu", intra_op_threads=1, io_threads=2, model_cache_dir=tmp_path / "models"),
+    )
 
 
 def _conninfo(url: sqlalchemy.URL) -> str:

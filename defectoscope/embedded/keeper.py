@@ -25,7 +25,7 @@ from defectoscope.errors import DefectoscopeError, ServerStartFailed
 _LINE_LIMIT_BYTES = 65536
 _LOG_LIMIT_BYTES = 10_000_000
 _TAIL_LINES = 15
-_PROBE_INTERVAL_S = 0.02
+_PROBE_INTERVAL_S = 0.05
 _SIGNAL_STATUS = 128
 
 
@@ -105,6 +105,7 @@ class Keeper:
 
     def ask_to_stop(self, *, grace_s: float) -> None:
         """Ask the process to end within ``grace_s`` seconds, after which it is killed; returns at once."""
+        grace_s = min(grace_s, self.server.stop_timeout_s)
         self._stopping.set()
         with self._lock:
             if self._lifeline is not None:

@@ -3,7 +3,8 @@
 SeaweedFS is several servers in one process, and only its S3 gateway asks who is calling. What closes the rest:
 
 - ``-disableHttp`` turns off file access over the filer's HTTP port, which knows no keys at all, and the master's.
-- ``security.toml`` makes the volume server demand a token signed with a generated key, for reading and for writing.
+- ``security.toml`` makes the volume server demand a token signed with a generated key, for reading and for writing,
+  and the filer for changing identities.
 - WebDAV, the admin pages, Iceberg, Lance and the IAM interface are switched off.
 - Sockets in the file system are created with a mask that keeps other users out.
 
@@ -39,12 +40,19 @@ _PORTS = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc
 # The built-in maintenance worker expects the admin server's gRPC port at this distance and accepts no other.
 _ADMIN_GRPC_OFFSET = 10_000
 
+_JWT_KEYS = ("write_key", "read_key", "filer_write_key", "filer_read_key")
 _SECURITY = """\
 [jwt.signing]
 key = "{write_key}"
 
 [jwt.signing.read]
 key = "{read_key}"
+
+[jwt.filer_signing]
+key = "{filer_write_key}"
+
+[jwt.filer_signing.read]
+key = "{filer_read_key}"
 """
 
 # Our own store for the filer's entries, so that no /etc/seaweedfs/filer.toml of another installation is used.
@@ -84,8 +92,7 @@ def prepare_seaweedfs(data_dir: Path) -> EmbeddedSeaweedFS:
     access_key = read_or_create_secret(secrets / "s3-access-key")
     secret_key = read_or_create_secret(secrets / "s3-secret-key")
     security = _SECURITY.format(
-        write_key=read_or_create_secret(secrets / "seaweedfs-write-key"),
-        read_key=read_or_create_secret(secrets / "seaweedfs-read-key"),
+        **{name: read_or_create_secret(secrets / f"seaweedfs-{name}".replace("_", "-")) for name in _JWT_KEYS}
     )
     # The server looks for these files in its working directory first.
     write_private(directory / "security.toml", security)
@@ -108,6 +115,9 @@ def prepare_seaweedfs(data_dir: Path) -> EmbeddedSeaweedFS:
             "AWS_SECRET_ACCESS_KEY": secret_key,
         },
         cwd=directory,
+        # It takes 1.1 s, but one time in twenty its volume server, the last to stop, waits a minute for a connection on
+        # which nothing was ever sent. All is on disk by then, and a kill at any time is survived anyhow.
+        stop_timeout_s=4.0,
         umask=0o077,
         ports=tuple(all_ports.values()),
         is_ready=is_ready,
@@ -131,6 +141,9 @@ def _options(ports: dict[str, int]) -> list[str]:
         f"-bucket={BUCKET}",
         "-disableHttp",
         "-master.telemetry=false",
+        # Without this the master may refuse writes for 15 s after a restart, until volume servers have reported again
+        # ("master is warming up"; a race decides). Our only volume server reports before it is used.
+        "-master.resumeState=false",
         "-webdav=false",
         "-admin.ui=false",
         "-s3.iam=false",

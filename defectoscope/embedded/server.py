@@ -25,6 +25,7 @@ class Server:
         cwd: The working directory.
         account: The user to run as; None keeps the present one.
         stop_signal: The signal that asks for an orderly end.
+        stop_timeout_s: The most it is given to end after the signal, however much time there is; then it is killed.
         umask: The file mode mask of the process; None keeps ours.
         ports: The loopback ports it will listen on.
         before_start: Called before every start, restarts included; raises a DefectoscopeError when it cannot go on.
@@ -39,6 +40,7 @@ class Server:
     cwd: Path
     account: Account | None = None
     stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 10.0
     umask: int | None = None
     ports: tuple[int, ...] = ()
     before_start: Callable[[], None] | None = field(default=None, repr=False)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from defectoscope.embedded.ports import LOOPBACK, choose_ports
 from defectoscope.embedded.private_files import private_directory, read_or_create_secret, write_private
@@ -63,7 +65,9 @@ def prepare_valkey(data_dir: Path) -> EmbeddedValkey:
 
     def is_ready() -> bool:
         try:
-            with redis.Redis(host=LOOPBACK, port=port, password=password, socket_timeout=2.0) as client:
+            # The supervisor asks again; retries of the client would only make the answer late.
+            once = Retry(NoBackoff(), 0)
+            with redis.Redis(host=LOOPBACK, port=port, password=password, socket_timeout=2.0, retry=once) as client:
                 return bool(client.ping())
         except redis.RedisError:
             return False
