@@ -9,7 +9,17 @@ from typing import Literal
 import structlog
 
 #: Chatty at info and of no use to the people who run this.
-_QUIET_LIBRARIES = ("botocore", "urllib3", "httpx", "httpcore", "kombu", "amqp", "celery.app.trace", "celery.beat")
+_QUIET_LIBRARIES = (
+    "botocore",
+    "urllib3",
+    "httpx",
+    "httpcore",
+    "kombu",
+    "amqp",
+    "celery.app.trace",
+    "celery.beat",
+    "celery.worker.strategy",
+)
 
 
 def configure_logs(*, level: str, form: Literal["console", "json"], service: str) -> None:

@@ -59,7 +59,7 @@ def up(
         environment = {ENVIRONMENT_PREFIX + name: value for name, value in environment.items()}
         with _written_connection_file(environment):
             supervisor.start_all(_processes(environment, directory, url))
-            supervisor.say(f"ready at {url}  (API documentation: {url}/docs; data in {directory}; Ctrl-C stops)")
+            supervisor.say(f"ready at {url}  (data in {directory}; Ctrl-C stops)")
             supervisor.run_until_stopped()
 
 
@@ -139,7 +139,13 @@ def _processes(environment: dict[str, str], directory: Path, url: str) -> list[S
             return False
 
     python = sys.executable
-    child_environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+    child_environment = {
+        **os.environ,
+        **environment,
+        "PYTHONUNBUFFERED": "1",
+        # Celery says so in eight lines at every start. In a container everything is root, and no pickle is accepted.
+        "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
+    }
     celery = (python, "-m", "celery", "--quiet", "-A")
     quiet = ("--without-mingle", "--without-gossip")
     commands = {
