@@ -105,6 +105,9 @@ class ApiSettings(_Section):
 
     host: str = Field("127.0.0.1", description="address to listen on; loopback until access control is in place")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    allow_remote: bool = Field(
+        default=False, description="answer other machines too; everybody who reaches the port may do everything"
+    )
     url: str = Field("http://127.0.0.1:8000", description="base URL that the command line talks to")
     max_upload_bytes: int = Field(256 * 2**20, ge=1, description="largest request body of an image upload, bytes")
 

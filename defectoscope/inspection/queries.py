@@ -96,7 +96,7 @@ def view_job(session: Session, job_id: int) -> JobView:
     ).one_or_none()
     if found is None:
         raise JobNotFound(f"There is no job {job_id}.", job_id=job_id)
-    job, number = found.tuple()
+    job, number = found
     params = JobParams.from_json(job.params)
     results = session.execute(
         select(
@@ -129,17 +129,22 @@ def list_jobs(
         statement = statement.where(Job.id < before)
     if state is not None:
         statement = statement.where(Job.state == state)
-    return [row.tuple() for row in session.execute(statement.order_by(Job.id.desc()).limit(limit))]
+    return session.execute(statement.order_by(Job.id.desc()).limit(limit)).all()
+
+
+def check_job(session: Session, job_id: int) -> None:
+    """Raises: JobNotFound."""
+    if session.get(Job, job_id) is None:
+        raise JobNotFound(f"There is no job {job_id}.", job_id=job_id)
 
 
 def find_job_by_key(session: Session, idempotency_key: str) -> tuple[Job, ModelVersion] | None:
     """Return the job that was submitted under an idempotency key, with its model version, or None."""
-    row = session.execute(
+    return session.execute(
         select(Job, ModelVersion)
         .join(ModelVersion, ModelVersion.id == Job.model_version_id)
         .where(Job.idempotency_key == idempotency_key)
     ).one_or_none()
-    return None if row is None else row.tuple()
 
 
 def list_items(
@@ -154,7 +159,7 @@ def list_items(
     )
     if state is not None:
         statement = statement.where(JobItem.state == state)
-    rows = session.execute(statement.order_by(JobItem.id).limit(limit)).tuples()
+    rows = session.execute(statement.order_by(JobItem.id).limit(limit))
     return [
         ItemView(
             item=item,
@@ -196,7 +201,7 @@ def view_result(session: Session, result_id: int) -> ResultView:
     Raises:
         ResultNotFound: there is none.
     """
-    found = session.execute(_results().where(Result.id == result_id)).tuples().one_or_none()
+    found = session.execute(_results().where(Result.id == result_id)).one_or_none()
     if found is None:
         raise ResultNotFound(f"There is no result {result_id}.", result_id=result_id)
     return ResultView(result=found[0], image=found[1], model_version=found[2])
@@ -219,7 +224,7 @@ def list_results(
         statement = statement.where(Result.image_id == image_id)
     if verdict is not None:
         statement = statement.where(Result.verdict == verdict)
-    rows = session.execute(statement.order_by(Result.id).limit(limit)).tuples()
+    rows = session.execute(statement.order_by(Result.id).limit(limit))
     return [ResultView(result=result, image=image, model_version=number) for result, image, number in rows]
 
 
@@ -283,5 +288,5 @@ def list_defects(
         statement = statement.where(DefectRow.id > after).order_by(DefectRow.id)
     return [
         DefectView(defect=defect, result=result, image_sha256=sha256, source_uri=source_uri, model_version=number)
-        for defect, result, sha256, source_uri, number in session.execute(statement.limit(limit)).tuples()
+        for defect, result, sha256, source_uri, number in session.execute(statement.limit(limit))
     ]

@@ -1,0 +1,46 @@
+"""Serves the API: `python -m api`. Address and port come from the settings."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from api.app import create_app
+from defectoscope.errors import DefectoscopeError
+from defectoscope.logs import configure_logs
+from defectoscope.settings import load_settings
+
+#: Requests in work get so long to end after the first SIGTERM or SIGINT.
+_GRACE_S = 5
+
+
+def main() -> int:
+    """Serve until told to stop.
+
+    Returns:
+        0 after an ordinary end, 2 when the settings do not allow a start.
+    """
+    try:
+        settings = load_settings()
+        configure_logs(level=settings.log.level, form=settings.log.format, service="api")
+        app = create_app(settings)
+    except DefectoscopeError as exc:
+        sys.stderr.write(f"{exc.message}\n")
+        return 2
+    uvicorn.run(
+        app,
+        host=settings.api.host,
+        port=settings.api.port,
+        # Our own handlers and our own line for each request.
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Puts the API together: routes, error handlers, middleware, and the parts they work with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from anyio import to_thread
+from fastapi import APIRouter, FastAPI
+
+from api import version
+from api.access import AccessGuard, check_listening
+from api.error_handlers import install_error_handlers
+from api.middleware import BodyLimit, RequestContext
+from api.routes import (
+    datasets,
+    defects,
+    health,
+    images,
+    jobs,
+    labels,
+    models,
+    results,
+    training_runs,
+    uploads,
+)
+from api.schemas.errors import ErrorOut
+from api.services import Services, open_services
+from defectoscope.errors import DefectoscopeError
+from defectoscope.logs import configure_logs
+from defectoscope.settings import Settings, load_settings
+
+log = structlog.get_logger(__name__)
+
+#: Largest JSON body: a job of 250 000 images named one by one.
+MAX_JSON_BYTES = 128 * 2**20
+
+_NOUNS = (uploads, images, jobs, results, defects, labels, datasets, training_runs, models)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; connections are made when it starts and closed when it ends.
+
+    Args:
+        settings: of this process.
+
+    Raises:
+        SettingMissing: it would listen where other machines can reach it, and nobody has allowed that.
+    """
+    check_listening(settings.api.host, allow_remote=settings.api.allow_remote)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services = open_services(settings)
+        app.state.services = services
+        if settings.api.allow_remote:
+            log.warning("access.open", consequence="everybody who reaches the port may do everything")
+        await to_thread.run_sync(_ensure_bucket, services)
+        try:
+            yield
+        finally:
+            services.close()
+
+    app = FastAPI(
+        title="Defectoscope",
+        summary="Turns a bucket of industrial images into defect records.",
+        version=version(),
+        lifespan=lifespan,
+        # The pages of both load their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+        responses={"default": {"model": ErrorOut, "description": "Every error has this body."}},
+    )
+    _include_routes(app)
+    install_error_handlers(app)
+    # Added last, called first.
+    app.add_middleware(
+        BodyLimit, limit_bytes=MAX_JSON_BYTES, limit_bytes_of={images.UPLOAD_PATH: settings.api.max_upload_bytes}
+    )
+    app.add_middleware(AccessGuard, allow_remote=settings.api.allow_remote)
+    app.add_middleware(RequestContext)
+    return app
+
+
+def create_app_from_environment() -> FastAPI:
+    """Return the application of the environment's settings: `uvicorn --factory api.app:create_app_from_environment`."""
+    settings = load_settings()
+    configure_logs(level=settings.log.level, form=settings.log.format, service="api")
+    return create_app(settings)
+
+
+def _include_routes(app: FastAPI) -> None:
+    app.include_router(health.router)
+    v1 = APIRouter(prefix="/v1")
+    for noun in _NOUNS:
+        v1.include_router(noun.router)
+    app.include_router(v1)
+
+
+def _ensure_bucket(services: Services) -> None:
+    """Make our bucket if it can be done now; a server that is away must not keep the API from starting."""
+    try:
+        services.buckets.ensure(services.bucket)
+    except DefectoscopeError as exc:
+        log.warning("storage.bucket_not_ensured", reason=exc.message, consequence="/readyz tries again")

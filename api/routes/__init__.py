@@ -1,0 +1,1 @@
+"""One file for each noun; a route parses, calls and shapes."""
