@@ -105,12 +105,12 @@ def _archive(client: Client, paths: Sequence[Path], *, labels: str | None) -> Jo
         raise typer.BadParameter("a .zip is submitted alone")
     if labels is not None:
         raise typer.BadParameter("the labels of a .zip lie in it, in labels/ beside images/")
-    return {"kind": "archive", "uri": upload_paths(client, paths)[paths[0]]}
+    return {"kind": "archive", "uri": upload_paths(client, paths)[paths[0]].uri}
 
 
 def _uploaded(client: Client, found: Found) -> JobSource:
     note(describe_found(found))
-    uris = upload_paths(
+    stored = upload_paths(
         client,
         [path for image in found.images for path in (image.path, image.label_path) if path is not None],
     )
@@ -119,8 +119,8 @@ def _uploaded(client: Client, found: Found) -> JobSource:
         "images": [
             {
                 "name": image.name,
-                "uri": uris[image.path],
-                "label_uri": uris[image.label_path] if image.label_path else None,
+                "uri": stored[image.path].uri,
+                "label_uri": stored[image.label_path].uri if image.label_path else None,
             }
             for image in found.images
         ],
@@ -134,6 +134,9 @@ def describe_found(found: Found) -> str:
     if found.lone_labels:
         few = ", ".join(found.lone_labels[:3])
         sentences.append(f"Left out {_many(len(found.lone_labels), 'label')} without an image ({few}).")
+    if found.empty:
+        few = ", ".join(found.empty[:3])
+        sentences.append(f"Left out {_many(len(found.empty), 'empty file')} ({few}).")
     if found.ignored_count:
         sentences.append(f"Ignored {_many(found.ignored_count, 'file')} that {_are(found.ignored_count)} no images.")
     return " ".join(sentences)

@@ -43,28 +43,33 @@ def submit(
         str | None,
         typer.Option(metavar="DIR|s3://…", help="Where the labels are, when not in labels/ beside images/."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name for people.")] = None,
     model: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Model version; by default the champion.")
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Defect probability from which a pixel is defect; by default the model's."),
+        typer.Option(
+            min=0, max=1, metavar="P", help="Probability from which a pixel is defect; by default the model's."
+        ),
     ] = None,
     min_area: Annotated[
         int | None, typer.Option(min=0, metavar="PX", help="Smaller regions are dropped; by default the model's.")
     ] = None,
-    mm_per_px: Annotated[float | None, typer.Option(min=0, help="Scale of the images, for areas in mm².")] = None,
+    mm_per_px: Annotated[
+        float | None, typer.Option(min=0, metavar="MM", help="Scale of the images, for areas in mm².")
+    ] = None,
     overlays: Annotated[
         Literal["none", "defective", "all"], typer.Option(help="For which images a picture with the defects is kept.")
     ] = "defective",
     qa_min_iou: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Pooled defect IoU at which QA passes; by default the setting.")
+        float | None,
+        typer.Option(min=0, max=1, metavar="IOU", help="Pooled defect IoU at which QA passes; by default the setting."),
     ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The same key with the same request gives the same job.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", metavar="", help="Stay until the job has ended.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Submit images as a job; files of this machine are uploaded first, each content once.
@@ -204,7 +209,7 @@ def cancel(job_id: JobId, as_json: JsonOption = False) -> None:
 @app.command()
 def retry(
     job_id: JobId,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", metavar="", help="Stay until the job has ended.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put the images of a job that failed or were cancelled to work again."""

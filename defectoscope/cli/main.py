@@ -8,24 +8,74 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from defectoscope.cli import jobs
+from defectoscope.cli import (
+    datasets,
+    defects,
+    images,
+    jobs,
+    models,
+    results,
+    samples,
+    training,
+)
+from defectoscope.cli.doctor import doctor
 from defectoscope.cli.output import complain
+from defectoscope.cli.predict import predict
+from defectoscope.cli.settings import settings
+from defectoscope.cli.version import version
 from defectoscope.errors import DefectoscopeError
 
 FAILED = 1
 INTERRUPTED = 130
+
+#: As a newcomer meets them. Typer itself would list single commands before nouns.
+_ORDER = (
+    *("up", "demo"),
+    *("jobs", "results", "defects", "images", "predict"),
+    *("datasets", "training", "models", "samples"),
+    *("doctor", "settings", "version"),
+)
+
+
+class _InOrder(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(
+            super().list_commands(ctx), key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER)
+        )
+
 
 app = typer.Typer(
     name="defectoscope",
     help="Turns a bucket of industrial images into defect records.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    cls=_InOrder,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.add_typer(jobs.app, name="jobs")
+
+_RUNNING = "Run it"
+_INSPECTING = "Inspect"
+_LEARNING = "Learn"
+_LOOKING = "Look at this machine"
+
+# `up` and `demo` are registered here, first, because they are where a newcomer starts.
+app.add_typer(jobs.app, name="jobs", rich_help_panel=_INSPECTING)
+app.add_typer(results.app, name="results", rich_help_panel=_INSPECTING)
+app.add_typer(defects.app, name="defects", rich_help_panel=_INSPECTING)
+app.add_typer(images.app, name="images", rich_help_panel=_INSPECTING)
+app.command(rich_help_panel=_INSPECTING)(predict)
+app.add_typer(datasets.app, name="datasets", rich_help_panel=_LEARNING)
+app.add_typer(training.app, name="training", rich_help_panel=_LEARNING)
+app.add_typer(models.app, name="models", rich_help_panel=_LEARNING)
+app.add_typer(samples.app, name="samples", rich_help_panel=_LEARNING)
+app.command(rich_help_panel=_LOOKING)(doctor)
+app.command(rich_help_panel=_LOOKING)(settings)
+app.command(rich_help_panel=_LOOKING)(version)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,9 @@ import typer
 if TYPE_CHECKING:
     from defectoscope.client import Client
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", metavar="", help="Print JSON on standard output, and nothing else there.")
+]
 LimitOption = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most N; 0 for all.")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -13,8 +14,16 @@ if TYPE_CHECKING:
     from defectoscope.client import Client, LocalFile
 
 
-def upload_paths(client: Client, paths: Iterable[Path]) -> dict[Path, str]:
-    """Store files and return their ``s3://`` addresses. What is stored already is not sent.
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What a local file is in storage."""
+
+    uri: str
+    sha256: str
+
+
+def upload_paths(client: Client, paths: Iterable[Path]) -> dict[Path, StoredFile]:
+    """Store files and return what each is there. What is stored already is not sent.
 
     Raises:
         DefectoscopeError: as `read_local_files` and `Uploader.upload` say.
@@ -46,7 +55,7 @@ def upload_paths(client: Client, paths: Iterable[Path]) -> dict[Path, str]:
 
         uris = Uploader(client, on_bytes=on_bytes, on_stored=on_stored).upload(files)
     note(tally.sentence())
-    return {file.path: uris[file.sha256] for file in files}
+    return {file.path: StoredFile(uris[file.sha256], file.sha256) for file in files}
 
 
 class _Tally:

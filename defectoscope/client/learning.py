@@ -11,6 +11,9 @@ from defectoscope.client.pages import each
 from defectoscope.client.transport import Transport
 from defectoscope.client.wire import Dataset, DatasetEntry, LabelEntry, RegisteredLabel, TrainingRun
 
+#: For requests whose every entry the server looks at before it answers.
+_LONG_S = 300.0
+
 
 @dataclass(frozen=True, slots=True)
 class LabelCalls:
@@ -26,7 +29,7 @@ class LabelCalls:
             source: where the labels come from, such as ``dataset:steel``.
         """
         body = {"source": source, "entries": list(entries)}
-        answer = self.transport.call("POST", "/v1/labels", json=body, repeatable=True)
+        answer = self.transport.call("POST", "/v1/labels", json=body, repeatable=True, timeout_s=_LONG_S)
         return cast("list[RegisteredLabel]", answer["items"])
 
 
@@ -39,7 +42,9 @@ class DatasetCalls:
     def create(self, name: str, entries: Sequence[DatasetEntry]) -> Dataset:
         """Record a revision; the same set as the latest one gives that one again."""
         body = {"name": name, "entries": list(entries)}
-        return cast("Dataset", self.transport.call("POST", "/v1/datasets", json=body, repeatable=True))
+        return cast(
+            "Dataset", self.transport.call("POST", "/v1/datasets", json=body, repeatable=True, timeout_s=_LONG_S)
+        )
 
     def list(self, *, limit: int | None = None) -> Iterator[Dataset]:
         """Yield dataset revisions, newest first."""

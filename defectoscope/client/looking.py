@@ -14,6 +14,8 @@ from defectoscope.client.wire import Defect, Job, JobItem, JobOptions, JobSource
 from defectoscope.errors import InvalidRequest
 
 _DOWNLOAD_BYTES = 1 << 20
+#: For a job of very many images, which are recorded before the server answers.
+_LONG_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,9 @@ class JobCalls:
         """
         key = idempotency_key or secrets.token_urlsafe(24)
         body = {"source": source, **(options or {})}
-        answer = self.transport.call("POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key}, repeatable=True)
+        answer = self.transport.call(
+            "POST", "/v1/jobs", json=body, headers={"Idempotency-Key": key}, repeatable=True, timeout_s=_LONG_S
+        )
         return cast("Job", answer)
 
     def list(self, *, state: str | None = None, limit: int | None = None) -> Iterator[JobSummary]:

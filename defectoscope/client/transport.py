@@ -26,9 +26,9 @@ from defectoscope.errors import (
     Unexpected,
 )
 
-#: Pauses before the repetitions of a request that may be repeated; a Retry-After header may lengthen one.
+#: Pauses before the repetitions of a request that may be repeated; a Retry-After header may lengthen them a little.
 RETRY_PAUSES_S = (0.2, 0.6, 1.5)
-_LONGEST_PAUSE_S = 5.0
+_LONGEST_PAUSE_S = 2.0
 _BODY_SHOWN = 200
 #: The answers of a proxy whose server is away, and of a server that asks for patience.
 _AWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
@@ -71,6 +71,7 @@ class Transport:
         files: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
+        timeout_s: float | None = None,
     ) -> Any:
         """Send a request and return the decoded JSON of its answer.
 
@@ -82,13 +83,22 @@ class Transport:
             files: multipart fields, instead of ``json``.
             headers: further headers.
             repeatable: whether it may be sent again; by default only a GET may.
+            timeout_s: instead of the usual one, for a request that keeps the server busy.
 
         Raises:
             ApiUnavailable: nobody answers, or the server said that it cannot now.
             ApiAnswerInvalid: the answer is no JSON of ours.
             DefectoscopeError: the server refused; the class is the one the server raised.
         """
-        request = self._http.build_request(method, path, params=_given(query), json=json, files=files, headers=headers)
+        request = self._http.build_request(
+            method,
+            path,
+            params=_given(query),
+            json=json,
+            files=files,
+            headers=headers,
+            timeout=httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s,
+        )
         response = self._send(request, repeatable=method == "GET" if repeatable is None else repeatable)
         return self._decode(response)
 
@@ -126,11 +136,9 @@ class Transport:
                 time.sleep(_jittered(pause_s))
                 continue
             if response.status_code in _AWAY and pause_s is not None:
-                asked_s = _retry_after_s(response)
-                if asked_s <= _LONGEST_PAUSE_S:
-                    response.close()
-                    time.sleep(max(_jittered(pause_s), asked_s))
-                    continue
+                response.close()
+                time.sleep(max(_jittered(pause_s), min(_retry_after_s(response), _LONGEST_PAUSE_S)))
+                continue
             if response.is_success:
                 return response
             response.read()

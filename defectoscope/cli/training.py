@@ -1,0 +1,217 @@
+"""`defectoscope training`: start a training run, watch its epochs, look at earlier ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from defectoscope.cli.moments import format_duration, format_time, seconds_between
+from defectoscope.cli.output import (
+    Cell,
+    note,
+    print_facts,
+    print_json,
+    print_json_items,
+    print_table,
+    progress,
+    say,
+    state_text,
+)
+from defectoscope.cli.session import JsonOption, LimitOption, open_client
+from defectoscope.cli.watching import watch_until
+
+if TYPE_CHECKING:
+    from defectoscope.client import Client
+    from defectoscope.client.wire import EpochMetrics, TrainingRun
+
+app = typer.Typer(no_args_is_help=True, help="Start a training run, watch its epochs, look at earlier ones.")
+
+FINAL_STATES = frozenset({"succeeded", "failed"})
+RunId = Annotated[int, typer.Argument(metavar="ID", help="Number of the training run.")]
+
+#: How the metrics of an epoch are called in tables; others keep their own names.
+_TITLES = {
+    "train_loss": "loss",
+    "val_loss": "val loss",
+    "val_iou_defect": "IoU defect",
+    "val_iou_mean": "IoU mean",
+    "val_dice": "Dice",
+    "learning_rate": "learning rate",
+}
+
+
+@app.command()
+def start(
+    dataset: Annotated[
+        str, typer.Option(metavar="NAME", help="Dataset, as name (the latest revision) or name@number.")
+    ],
+    preset: Annotated[
+        Literal["quick", "default"], typer.Option(help="The recipe; quick gives a usable model on a laptop.")
+    ] = "default",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", metavar="", help="Stay until the run has ended.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a training run."""
+    config = {"preset": preset, **read_changes(changes or [])}
+    with open_client() as client:
+        run = client.training.start(dataset, config=config)
+        if watch:
+            note(f"Training run {run['id']} on {run['dataset']} is asked for.")
+            _watch_and_report(client, run["id"], as_json=as_json)
+            return
+    if as_json:
+        print_json(run)
+        return
+    say(f"Training run {run['id']} on {run['dataset']} is asked for.")
+    note(f"Follow it with `defectoscope training watch {run['id']}`.")
+
+
+@app.command("list")
+def list_runs(limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """List training runs, newest first."""
+    with open_client() as client:
+        runs = client.training.list(limit=limit or None)
+        if as_json:
+            print_json_items(runs)
+            return
+        print_table(
+            {
+                "run": "right",
+                "state": "left",
+                "dataset": "left",
+                "model": "right",
+                "started": "left",
+                "took": "right",
+                "problem": "left",
+            },
+            [
+                [
+                    run["id"],
+                    state_text(run["state"]),
+                    run["dataset"],
+                    run["model_version"],
+                    format_time(run["started_at"]),
+                    format_duration(seconds_between(run["started_at"], run["finished_at"])),
+                    run["error"]["code"] if run["error"] else "",
+                ]
+                for run in runs
+            ],
+            empty="There are no training runs.",
+        )
+
+
+@app.command()
+def show(run_id: RunId, as_json: JsonOption = False) -> None:
+    """Show a training run: its recipe, its epochs, its model."""
+    with open_client() as client:
+        run = client.training.get(run_id)
+    if as_json:
+        print_json(run)
+    else:
+        print_run(run)
+
+
+@app.command()
+def watch(run_id: RunId, as_json: JsonOption = False) -> None:
+    """Watch a training run until it has ended, then show it. The exit status is 1 when it failed."""
+    with open_client() as client:
+        _watch_and_report(client, run_id, as_json=as_json)
+
+
+def read_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Read ``key=value`` pairs. A value that is JSON counts as JSON (``12``, ``null``, ``[256, 256]``), else as text.
+
+    Raises:
+        typer.BadParameter: there is no ``=`` or no key.
+    """
+    config: dict[str, Any] = {}
+    for change in changes:
+        key, separator, value = change.partition("=")
+        if not separator or not key.strip():
+            raise typer.BadParameter(f"{change!r} is not of the form key=value", param_hint="'--set'")
+        try:
+            config[key.strip()] = json.loads(value)
+        except ValueError:
+            config[key.strip()] = value
+    return config
+
+
+def watch_run(client: Client, run_id: int) -> TrainingRun:
+    """Show epochs as they end until the run has, and return it then."""
+    shown = 0
+    with progress(f"Training run {run_id}", None) as bar:
+
+        def show_epochs(run: TrainingRun) -> None:
+            nonlocal shown
+            for epoch in run["metrics"][shown:]:
+                bar.line(describe_epoch(epoch, run["config"].get("epochs")))
+            shown = max(shown, len(run["metrics"]))
+            total = run["config"].get("epochs")
+            bar.show(
+                completed=shown, total=total if isinstance(total, int) else None, detail=run["stage"] or run["state"]
+            )
+
+        return watch_until(
+            lambda: client.training.get(run_id), is_over=lambda run: run["state"] in FINAL_STATES, show=show_epochs
+        )
+
+
+def describe_epoch(epoch: EpochMetrics, total: object) -> str:
+    """Return one line about an epoch."""
+    of = f"/{total}" if isinstance(total, int) else ""
+    figures = "  ".join(f"{_TITLES.get(name, name)} {value:.4g}" for name, value in epoch["values"].items())
+    return f"epoch {epoch['epoch']}{of}  {figures}"
+
+
+def print_run(run: TrainingRun) -> None:
+    """Print everything about a training run."""
+    print_facts({f"Training run {run['id']}": state_text(run["state"])})
+    took = format_duration(seconds_between(run["started_at"], run["finished_at"]))
+    facts: dict[str, Cell] = {
+        "dataset": run["dataset"],
+        "recipe": ", ".join(f"{name} {_plain(value)}" for name, value in run["config"].items()),
+        "stage": run["stage"] if run["state"] == "running" else None,
+        "asked for": format_time(run["created_at"]),
+        "started": format_time(run["started_at"]),
+        "finished": f"{format_time(run['finished_at'])}, after {took}" if took else None,
+        "model": run["model_version"],
+    }
+    print_facts(facts, indent=2)
+    if run["error"]:
+        say(f"\n  {run['error']['message']} ({run['error']['code']})", style="bold red")
+    if run["metrics"]:
+        names = list(dict.fromkeys(name for epoch in run["metrics"] for name in epoch["values"]))
+        say()
+        print_table(
+            {"epoch": "right", **{_TITLES.get(name, name): "right" for name in names}},
+            [
+                [
+                    epoch["epoch"],
+                    *(f"{epoch['values'][name]:.4g}" if name in epoch["values"] else None for name in names),
+                ]
+                for epoch in run["metrics"]
+            ],
+            empty="",
+            indent=2,
+        )
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _watch_and_report(client: Client, run_id: int, *, as_json: bool) -> None:
+    run = watch_run(client, run_id)
+    if as_json:
+        print_json(run)
+    else:
+        print_run(run)
+    if run["state"] != "succeeded":
+        raise typer.Exit(1)
