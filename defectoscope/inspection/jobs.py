@@ -173,9 +173,10 @@ def open_chunks(session: Session, queue: Queue, job_id: int, count: int) -> Sequ
     """Write empty chunks; their messages leave after the commit."""
     if not count:
         return []
+    now = session.scalar(select(func.now()))
     ids = session.scalars(
         insert(Chunk).returning(Chunk.id, sort_by_parameter_order=True),
-        [{"job_id": job_id, "dispatched_at": func.now()} for _ in range(count)],
+        [{"job_id": job_id, "dispatched_at": now} for _ in range(count)],
     ).all()
     after_commit(session, lambda: send_or_leave(queue, [messages.process_chunk(chunk_id) for chunk_id in ids]))
     return ids
