@@ -8,6 +8,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import stat
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ def prepare_postgres(data_dir: Path) -> EmbeddedPostgres:
                 directory=str(closed),
             )
         if first_closed_directory(programs / "postgres", account=account) is not None:
-            programs = _copy_of_programs(programs, data_dir, account)
+            programs = _copy_of_programs(programs, data_dir)
     password = read_or_create_secret(data_dir / "secrets" / "postgresql-password")
     port = choose_ports(data_dir / "secrets" / "postgresql-ports.json", ["postgresql"])["postgresql"]
 
@@ -224,14 +225,23 @@ def _programs() -> Path:
     )
 
 
-def _copy_of_programs(programs: Path, data_dir: Path, account: Account) -> Path:
+def _copy_of_programs(programs: Path, data_dir: Path) -> Path:
     """A copy of the installation where the account can reach it; the original lies below a closed directory."""
     copy = data_dir / f"postgresql-programs-{importlib.metadata.version(_PACKAGE)}"
     if not copy.exists():
         unfinished = copy.with_name(f"{copy.name}.new")
         if unfinished.exists():
             shutil.rmtree(unfinished)
-        shutil.copytree(programs.parent, unfinished, symlinks=True)
-        let_through(unfinished, account=account)
+        installation = programs.parent
+        shutil.copytree(installation, unfinished / installation.parent.name / installation.name, symlinks=True)
+        # The programs look for their libraries beside the package.
+        libraries = installation.parent.with_name(f"{installation.parent.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, unfinished / libraries.name, symlinks=True)
+        # Nothing in it is secret, and the modes of the original may be as closed as its directory was.
+        for path in (unfinished, *unfinished.rglob("*")):
+            if not path.is_symlink():
+                mode = stat.S_IMODE(path.stat().st_mode)
+                path.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
         unfinished.rename(copy)
-    return copy / "bin"
+    return copy / programs.relative_to(programs.parents[2])

@@ -71,10 +71,12 @@ class EmbeddedStack:
         """
         if self._connections is not None:
             return self._connections
-        self._lock = DataDirectoryLock(self.data_dir)
         try:
+            self._lock = DataDirectoryLock(self.data_dir)
             private_directory(self.data_dir / "secrets")
             self._connections = self._start_servers(self._lock)
+        except OSError as exc:
+            raise ServerStartFailed(f"The data directory {self.data_dir} cannot be used: {exc}") from exc
         finally:
             if self._connections is None:
                 self.stop()

@@ -58,7 +58,7 @@ class Supervisor:
         self._groups: list[list[Keeper]] = []
         self._names: list[str] = []
         self._output = threading.Lock()
-        self._stop_reading, self._stop_writing = os.pipe()
+        self._stop_writing: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +67,6 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self.close()
 
     def start(self, server: Server) -> None:
         """Start one process and wait until it is ready; from then on it is started again whenever it ends.
@@ -107,15 +106,23 @@ class Supervisor:
 
     def run_until_stopped(self) -> None:
         """Block until SIGINT, SIGTERM, SIGHUP or `request_stop`, then stop everything. Main thread only."""
-        with self._signals_request_stop():
-            select.select([self._stop_reading], [], [])
-            os.read(self._stop_reading, 512)
-            self.say("stopping")
-            self.stop()
+        # A pipe and not an Event: setting an Event in a signal handler may wait for a lock that the interrupted code
+        # holds.
+        reading, self._stop_writing = os.pipe()
+        try:
+            with self._signals_request_stop():
+                select.select([reading], [], [])
+                self.say("stopping")
+                self.stop()
+        finally:
+            writing, self._stop_writing = self._stop_writing, None
+            os.close(reading)
+            os.close(writing)
 
     def request_stop(self) -> None:
-        """End `run_until_stopped`; may be called from any thread and from a signal handler."""
-        os.write(self._stop_writing, b"x")
+        """End `run_until_stopped` if it runs; may be called from any thread and from a signal handler."""
+        if self._stop_writing is not None:
+            os.write(self._stop_writing, b"x")
 
     def stop(self, *, timeout_s: float = 10.0) -> None:
         """Stop everything, the processes started last first; what does not end in time is killed.
@@ -129,12 +136,6 @@ class Supervisor:
             left_s = max(deadline - time.monotonic(), 0.0)
             _stop_group(self._groups[-1], grace_s=left_s / len(self._groups))
             self._groups.pop()
-
-    def close(self) -> None:
-        """Give back the descriptors of a supervisor that is used no more."""
-        for descriptor in (self._stop_reading, self._stop_writing):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
 
     def say(self, sentence: str) -> None:
         """Write a line of our own among those of the processes."""
