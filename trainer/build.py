@@ -13,7 +13,6 @@ import pytorch_lightning as lightning
 import structlog
 import torch
 
-from defectoscope.errors import TrainingFailed
 from defectoscope.segmentation import ModelContract, PixelCounts, per_image_mean, pooled
 from trainer.arrays import load_samples
 from trainer.config import TrainingConfig
@@ -86,53 +85,48 @@ def build_model(
         InvalidRequest: the recipe cannot be built.
         EncoderWeightsInvalid: the local weights file does not fit.
         ProviderUnavailable: a GPU is demanded and there is none.
-        TrainingFailed: the loss is not a number, the memory or the disk is full, or the network cannot be exported.
+        TrainingFailed: the loss is not a number, or the network cannot be exported.
         ExportParityFailed: the file differs from the network.
     """
     torch.set_num_threads(available_cores())
     chosen = choose_device(device)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    contract = _contract(config, dataset_revision)
-    try:
-        train, val = load_samples(files, contract=contract, augmentation=config.augmentation)
-        observer.stage("training")
-        built = build_network(config)
-        outcome = fit(
-            built.network,
-            train=train,
-            val=val,
-            config=config,
-            device=chosen,
-            work_dir=work_dir,
-            on_epoch=observer.epoch,
-            check=observer.check,
-        )
-        log.info("training.finished", epochs=outcome.epochs_run, best_epoch=outcome.best_epoch, **outcome.best)
+    contract = contract_of(config, dataset_revision=dataset_revision)
+    train, val = load_samples(files, contract=contract, augmentation=config.augmentation)
+    observer.stage("training")
+    built = build_network(config)
+    # Beside the figures of each epoch, because it explains them better than anything else does.
+    start = {"pretrained_encoder": float(built.encoder_weights_used != "random")}
+    outcome = fit(
+        built.network,
+        train=train,
+        val=val,
+        config=config,
+        device=chosen,
+        work_dir=work_dir,
+        on_epoch=lambda epoch, values: observer.epoch(epoch, {**values, **start}),
+        check=observer.check,
+    )
+    log.info("training.finished", epochs=outcome.epochs_run, best_epoch=outcome.best_epoch, **outcome.best)
 
-        observer.stage("export")
-        path = work_dir / "model.onnx"
-        export_onnx(built.network, contract=contract, path=path)
-        exported = onnx_engine(path)
+    observer.stage("export")
+    path = work_dir / "model.onnx"
+    export_onnx(built.network, contract=contract, path=path)
+    exported = onnx_engine(path)
 
-        observer.stage("parity")
-        parity = compare(
-            files.val,
-            reference=torch_engine(built.network),
-            exported=exported,
-            contract=contract,
-            batch_size=config.batch_size,
-            check=observer.check,
-        )
-        demand(parity)
+    observer.stage("parity")
+    parity = compare(
+        files.val,
+        reference=torch_engine(built.network),
+        exported=exported,
+        contract=contract,
+        batch_size=config.batch_size,
+        check=observer.check,
+    )
+    demand(parity)
 
-        observer.stage("evaluation")
-        scores = evaluate(files.val, engine=exported, contract=contract, check=observer.check)
-    except torch.OutOfMemoryError as exc:
-        raise TrainingFailed(
-            "The GPU has too little memory for this recipe; a smaller batch or input size helps."
-        ) from exc
-    except OSError as exc:
-        raise TrainingFailed(f"A file of the training could not be read or written: {exc.strerror or exc}.") from exc
+    observer.stage("evaluation")
+    scores = evaluate(files.val, engine=exported, contract=contract, check=observer.check)
     figures = {
         "encoder_weights_used": built.encoder_weights_used,
         "device": str(chosen),
@@ -167,7 +161,8 @@ def _training_figures(outcome: FitOutcome) -> dict[str, Any]:
     }
 
 
-def _contract(config: TrainingConfig, dataset_revision: str | None) -> ModelContract:
+def contract_of(config: TrainingConfig, *, dataset_revision: str | None) -> ModelContract:
+    """Return the contract of the model that a recipe gives; its number comes with the registry."""
     return ModelContract(
         input_size_wh=config.input_size_wh,
         resize_policy="stretch",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from defectoscope.errors import InvalidRequest
 
@@ -34,6 +34,9 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(1e-4, gt=0, le=1, description="constant, or the peak of the one-cycle schedule")
     schedule: Literal["constant", "one_cycle"] = Field("constant", description="how the learning rate changes")
     epochs: int = Field(50, ge=1, le=10_000, description="passes over the training images, at most")
+    half_size_share: float = Field(
+        0, ge=0, le=1, description="share of the epochs, the first ones, trained at half the input size for speed"
+    )
     batch_size: int = Field(8, ge=2, le=1024, description="images in a step; batch normalisation needs two")
     augmentation: Literal["none", "flips"] = Field("none", description="flips: mirrored both ways, at random")
     autocast: Literal["auto", "bf16", "off"] = Field(
@@ -44,6 +47,12 @@ class TrainingConfig(BaseModel):
     seed: int = Field(0, ge=0, le=2**32 - 1, description="start of every random choice")
     threshold: float = Field(0.5, gt=0, lt=1, description="defect probability from which a pixel counts as defect")
     min_area_px: int = Field(16, ge=0, description="smaller regions are dropped, pixels of the original image")
+
+    @model_validator(mode="after")
+    def _halves_fit(self) -> TrainingConfig:
+        if self.half_size_share and any(side % (2 * _SIDE_MULTIPLE_PX) for side in self.input_size_wh):
+            raise ValueError("half_size_share needs sides that are multiples of 64")
+        return self
 
     @classmethod
     def resolve(cls, values: Mapping[str, Any]) -> TrainingConfig:
@@ -63,7 +72,7 @@ class TrainingConfig(BaseModel):
             return cls.model_validate({**PRESETS[preset].model_dump(), **changes})
         except ValidationError as exc:
             problems = "; ".join(
-                f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+                ": ".join(filter(None, [".".join(str(part) for part in error["loc"]), error["msg"]]))
                 for error in exc.errors(include_url=False, include_input=False, include_context=False)
             )
             raise InvalidRequest(f"The training recipe is not usable: {problems}.") from exc

@@ -16,16 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as lightning
 import structlog
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.functional import avg_pool2d
 from torch.utils.data import DataLoader
 
 from defectoscope.errors import TrainingFailed, TrainingInterrupted
-from defectoscope.segmentation import PixelCounts, SegmentationParams, count_pixels, from_model_output
+from defectoscope.segmentation import PixelCounts, count_pixels
+from defectoscope.segmentation.segment import find_lowest_level
 from trainer.arrays import SampleSet
 from trainer.config import TrainingConfig
 from trainer.hardware import gains_from_bf16
@@ -93,7 +96,12 @@ def fit(
     """
     bf16 = config.autocast == "bf16" or (config.autocast == "auto" and gains_from_bf16(device))
     loader = _training_loader(train, batch_size=config.batch_size, seed=config.seed)
-    pace = Pace(epochs=config.epochs, steps_per_epoch=len(loader), time_budget_s=config.time_budget_s)
+    pace = Pace(
+        epochs=config.epochs,
+        steps_per_epoch=len(loader),
+        half_size_share=config.half_size_share,
+        time_budget_s=config.time_budget_s,
+    )
     task = _Task(network, config=config, pace=pace, best_path=work_dir / "best.safetensors", on_epoch=on_epoch)
     if config.channels_last:
         network.to(memory_format=torch.channels_last)
@@ -143,7 +151,7 @@ class _Task(lightning.LightningModule):
         self._config = config
         self._pace = pace
         self._on_epoch = on_epoch
-        self._params = SegmentationParams(threshold=config.threshold, min_area_px=0)
+        self._lowest_level = find_lowest_level(config.threshold)
         self._reset()
 
     def _reset(self) -> None:
@@ -170,7 +178,10 @@ class _Task(lightning.LightningModule):
 
     def training_step(self, batch: _Batch, batch_idx: int) -> torch.Tensor:
         images, class_mask = batch
-        loss = segmentation_loss(self._logits(images), class_mask, kind=self._config.loss)
+        inputs = self.normalise(images)
+        if self._pace.is_half_size:
+            inputs, class_mask = avg_pool2d(inputs, 2), class_mask[:, ::2, ::2]
+        loss = segmentation_loss(self._logits(inputs), class_mask, kind=self._config.loss)
         value = float(loss.detach())
         if not torch.isfinite(loss.detach()):
             raise TrainingFailed(
@@ -189,11 +200,11 @@ class _Task(lightning.LightningModule):
     def validation_step(self, batch: _Batch, batch_idx: int) -> None:
         del batch_idx
         images, class_mask = batch
-        logits = self._logits(images)
+        logits = self._logits(self.normalise(images))
         self._val_losses.append(float(segmentation_loss(logits, class_mask, kind=self._config.loss)))
         levels = to_levels(logits.float()).cpu().numpy()  # (N, h, w)
-        for level, truth in zip(levels, class_mask.cpu().numpy(), strict=True):
-            mask = from_model_output(level, shape_hw=truth.shape, params=self._params).mask
+        claimed = (levels >= self._lowest_level) * np.uint8(255)
+        for mask, truth in zip(claimed, class_mask.cpu().numpy(), strict=True):
             self._counts = self._counts + count_pixels(mask, truth)
 
     def on_validation_epoch_end(self) -> None:
@@ -217,8 +228,7 @@ class _Task(lightning.LightningModule):
         self.trainer.should_stop = self._pace.is_over
         self._on_epoch(self.epochs_run, figures)
 
-    def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        inputs = self.normalise(images)
+    def _logits(self, inputs: torch.Tensor) -> torch.Tensor:
         if self._config.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         logits: torch.Tensor = self.network(inputs)
@@ -280,6 +290,8 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # Samples lie in memory: reading workers would only copy them between processes.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # Lightning 2.6 asks torch 2.15 for a tree's leaves in the older way.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
             # The device was chosen by a setting.
             warnings.filterwarnings("ignore", message="GPU available but not used")
             yield

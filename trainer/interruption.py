@@ -27,6 +27,11 @@ class Interruption:
         """Ask for a stop; safe in a signal handler and from any thread."""
         self._told.set()
 
+    @property
+    def is_told(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._told.is_set()
+
     def check(self) -> None:
         """Go on, or not.
 

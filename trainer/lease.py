@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import structlog
 
 from defectoscope.database import Database
-from defectoscope.errors import DatabaseUnavailable, DefectoscopeError, TrainerLost, Unexpected
+from defectoscope.errors import DatabaseUnavailable, DefectoscopeError, TrainerLost, TrainingInterrupted, Unexpected
 from defectoscope.training import ClaimedRun, complete_run, fail_run, record_metrics, report_stage
 from trainer.interruption import Interruption
 
@@ -50,7 +50,7 @@ class RunLease:
         """
         renewal = threading.Thread(target=self._renew, name="lease-renewal", daemon=True)
         renewal.start()
-        failure: DefectoscopeError = Unexpected()
+        failure: DefectoscopeError | None = None
         failed = True
         try:
             yield self
@@ -63,7 +63,8 @@ class RunLease:
             self._ended.set()
             renewal.join()
             if failed:
-                self._fail(failure)
+                # A stop can surface as anything: a process that lost its helpers complains about those.
+                self._fail(failure or (TrainingInterrupted() if self._interruption.is_told else Unexpected()))
         if complete_run(database=self._database, run=self._run):
             log.info("training_run.succeeded", run_id=self._run.run_id)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ import structlog
 from trainer.build import build_model
 from trainer.config import TrainingConfig
 from trainer.data import read_directory
+from trainer.failures import named_failures
 from trainer.interruption import Interruption
 
 log = structlog.get_logger(__name__)
@@ -40,25 +43,31 @@ def train_directory(
     Raises:
         DefectoscopeError: nothing was written.
     """
-    files = read_directory(directory)
     observer = _Listener(interruption)
-    out.mkdir(parents=True, exist_ok=True)
-    # Inside the output directory, so that the last step is a rename and not a copy.
-    with tempfile.TemporaryDirectory(dir=out, prefix=".training-") as scratch:
+    with named_failures(), _scratch(out) as scratch:
+        files = read_directory(directory)
         model = build_model(
             files,
             config=config,
             dataset_revision=None,
             device=device,
-            work_dir=Path(scratch),
+            work_dir=scratch,
             observer=observer,
         )
         figures = {"config": config.to_json(), **model.figures, "epochs": observer.epochs}
-        metrics = Path(scratch) / "metrics.json"
+        metrics = scratch / "metrics.json"
         metrics.write_text(json.dumps(figures, indent=2) + "\n")
         model.path.replace(out / "model.onnx")
         metrics.replace(out / "metrics.json")
     return figures
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """Make a directory inside the output directory, so that the last step is a rename and not a copy."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".training-") as scratch:
+        yield Path(scratch)
 
 
 class _Listener:

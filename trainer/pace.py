@@ -1,7 +1,8 @@
-"""How fast a training goes and how far it has come: the learning rate and the time budget follow from the same steps.
+"""How fast a training goes and how far it has come: learning rate, size of images and time budget follow one plan.
 
-A budget that ends a one-cycle schedule in its middle would leave the network at a high learning rate. So the number of
-epochs to expect is estimated anew after each epoch, and the schedule runs over the steps that are still to come.
+A budget that ends a one-cycle schedule in its middle would leave the network at a high learning rate, and one that ends
+the training at half size would leave it at the wrong scale. So the number of epochs to expect is estimated anew after
+each epoch, and both run over the epochs that will really come.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+#: Time of an epoch at half size in that of one at full size: a quarter of the pixels in training, all in validation.
+_HALF_SIZE_COST = 0.35
 #: Share of a one-cycle schedule in which the rate climbs, and the parts of its peak where it starts and ends
 #: (Smith and Topin 2018, as torch's OneCycleLR has them).
 _CLIMB_SHARE = 0.3
@@ -19,10 +22,20 @@ _END_PART = 1 / 250_000
 class Pace:
     """Counts steps and epochs, expects the end."""
 
-    def __init__(self, *, epochs: int, steps_per_epoch: int, time_budget_s: float | None) -> None:
-        """Args: epochs: at most; steps_per_epoch: at least 1; time_budget_s: None for no limit."""
+    def __init__(
+        self, *, epochs: int, steps_per_epoch: int, half_size_share: float = 0, time_budget_s: float | None = None
+    ) -> None:
+        """Plan the whole recipe.
+
+        Args:
+            epochs: at most.
+            steps_per_epoch: at least 1.
+            half_size_share: share of the epochs, the first ones, at half size.
+            time_budget_s: no epoch is expected that would end later; None for no limit. The first always runs.
+        """
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
+        self._half_size_share = half_size_share
         self._time_budget_s = time_budget_s
         self._steps_done = 0
         self._epochs_done = 0
@@ -39,6 +52,11 @@ class Pace:
         """Whether the time budget leaves out epochs of the recipe."""
         return self.epochs_expected < self._epochs
 
+    @property
+    def is_half_size(self) -> bool:
+        """Whether the present epoch is trained at half size."""
+        return self._epochs_done < self._half_size_epochs(self.epochs_expected)
+
     def step(self) -> float:
         """Count a step and return where it lies in the training, from 0 (first) to 1 (last)."""
         last = max(1, self.epochs_expected * self._steps_per_epoch - 1)
@@ -47,12 +65,24 @@ class Pace:
         return progress
 
     def end_epoch(self, seconds: float) -> None:
-        """Count an epoch that took so long, and expect the others to take as long."""
+        """Count an epoch that took so long, and expect the others to go as fast."""
+        full_size_s = seconds / (_HALF_SIZE_COST if self.is_half_size else 1)
         self._epochs_done += 1
         self._elapsed_s += seconds
         if self._time_budget_s is not None:
-            affordable = int(max(0.0, self._time_budget_s - self._elapsed_s) / max(seconds, 1e-9))
-            self.epochs_expected = min(self._epochs, self._epochs_done + affordable)
+            left_s = self._time_budget_s - self._elapsed_s
+            expected = self._epochs_done
+            while expected < self._epochs and self._cost(expected + 1) * full_size_s <= left_s:
+                expected += 1
+            self.epochs_expected = expected
+
+    def _cost(self, epochs: int) -> float:
+        """Return the cost of the epochs still to come when there are so many in all, in epochs at full size."""
+        half = max(0, self._half_size_epochs(epochs) - self._epochs_done)
+        return half * _HALF_SIZE_COST + (epochs - self._epochs_done - half)
+
+    def _half_size_epochs(self, epochs: int) -> int:
+        return int(self._half_size_share * epochs)
 
 
 def learning_rate_part(schedule: Literal["constant", "one_cycle"], progress: float) -> float:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import structlog
 
-from defectoscope.database import Database, DatasetRevision
+from defectoscope.database import Database, DatasetRevision, TrainingRun
 from defectoscope.dataset import labelled_images
 from defectoscope.registry import ImageEvaluation, VariantFile, promote_first, publish
 from defectoscope.segmentation import ModelContract
@@ -20,10 +20,13 @@ from trainer.build import BuiltModel, build_model
 from trainer.config import TrainingConfig
 from trainer.data import fetch_revision
 from trainer.export import stamp
+from trainer.failures import named_failures
 from trainer.lease import RunLease
 from trainer.runtime import read_contract
 
 log = structlog.get_logger(__name__)
+
+_SCRATCH = "run-"
 
 
 def execute_run(
@@ -51,24 +54,26 @@ def execute_run(
     Raises:
         DefectoscopeError: the run failed; nothing was published.
     """
-    lease.stage("data")
-    config = TrainingConfig.resolve(run.config)
-    with database.transaction() as session:
-        revision = session.get_one(DatasetRevision, run.dataset_revision_id)
-        images = labelled_images(session, revision.id)
-    files = fetch_revision(images, storage=storage, cache_dir=work_dir / "images")
-    with tempfile.TemporaryDirectory(dir=work_dir, prefix=f"run-{run.run_id}-") as scratch:
-        model = build_model(
-            files,
-            config=config,
-            dataset_revision=f"{revision.name}@{revision.number}",
-            device=device,
-            work_dir=Path(scratch),
-            observer=lease,
-        )
-        # From here on a stop is not heard: the version is published and the run succeeds, or neither.
-        lease.stage("publishing")
-        number = _publish(model, run=run, database=database, storage=storage)
+    with named_failures():
+        lease.stage("data")
+        _sweep(work_dir, database=database)
+        config = TrainingConfig.resolve(run.config)
+        with database.transaction() as session:
+            revision = session.get_one(DatasetRevision, run.dataset_revision_id)
+            images = labelled_images(session, revision.id)
+        files = fetch_revision(images, storage=storage, cache_dir=work_dir / "images")
+        with tempfile.TemporaryDirectory(dir=work_dir, prefix=f"{_SCRATCH}{run.run_id}-") as scratch:
+            model = build_model(
+                files,
+                config=config,
+                dataset_revision=f"{revision.name}@{revision.number}",
+                device=device,
+                work_dir=Path(scratch),
+                observer=lease,
+            )
+            # From here on a stop is not heard: the version is published and the run succeeds, or neither.
+            lease.stage("publishing")
+            number = _publish(model, run=run, database=database, storage=storage)
     promoted = promote_first(database=database, number=number, actor=f"training run {run.run_id}")
     log.info("model_version.published", number=number, run_id=run.run_id, promoted=promoted)
     return number
@@ -95,3 +100,17 @@ def _publish(model: BuiltModel, *, run: ClaimedRun, database: Database, storage:
             if score.file.image_id is not None
         ],
     )
+
+
+def _sweep(work_dir: Path, *, database: Database) -> None:
+    """Remove the scratch of runs that have ended: a killed trainer could not do it itself."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    for scratch in work_dir.glob(f"{_SCRATCH}*"):
+        run_id = scratch.name.removeprefix(_SCRATCH).partition("-")[0]
+        if not run_id.isdecimal():
+            continue
+        with database.transaction() as session:
+            found = session.get(TrainingRun, int(run_id))
+            is_over = found is None or found.state.is_final
+        if is_over:
+            shutil.rmtree(scratch, ignore_errors=True)

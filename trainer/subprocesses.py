@@ -6,9 +6,6 @@ start processes for reading and for further GPUs.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -55,11 +52,10 @@ class RunProcesses:
         return status
 
     def stop(self) -> None:
-        """Send SIGTERM to every process and its group; each ends its run as interrupted. Starts no further one."""
+        """Send SIGTERM to every process; each ends its run as interrupted. No further one is started."""
         # Called in a signal handler of the main thread: the lock may be held by that very thread only if it is starting
         # a process, which task threads do. They hold it for milliseconds.
         with self._lock:
             self._stopping = True
             for process in self._running:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGTERM)
+                process.terminate()
