@@ -23,18 +23,24 @@ LABELS_FOLDER = "labels"
 
 def is_image_name(name: str) -> bool:
     """Return whether a file of this path is taken as an image: by extension, hidden files and labels excluded."""
-    path = PurePosixPath(name)
-    return (
-        path.suffix.lower() in IMAGE_EXTENSIONS
-        and not any(part.startswith(".") for part in path.parts)
-        and not is_label_name(name)
-    )
+    return _is_picture(name) and not _is_in_labels(name)
 
 
 def is_label_name(name: str) -> bool:
-    """Return whether a path lies in a labels folder, after the last images folder if there is one."""
-    parents = PurePosixPath(name).parts[:-1]
-    for part in reversed(parents):
+    """Return whether a file of this path is taken as a label: a picture in a labels folder.
+
+    Of the folders on the way, the last one that is called images or labels decides.
+    """
+    return _is_picture(name) and _is_in_labels(name)
+
+
+def _is_picture(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in IMAGE_EXTENSIONS and not any(part.startswith(".") for part in path.parts)
+
+
+def _is_in_labels(name: str) -> bool:
+    for part in reversed(PurePosixPath(name).parts[:-1]):
         if part in {IMAGES_FOLDER, LABELS_FOLDER}:
             return part == LABELS_FOLDER
     return False
@@ -65,7 +71,10 @@ def stem(name: str) -> str:
 
 
 def pair_labels(names: Iterable[str]) -> dict[str, str | None]:
-    """Return every image among the names with its label, or None where it has none; in the order given."""
+    """Return every image among the names with its label, or None where it has none; in the order given.
+
+    Of several labels of one stem the first by name is taken.
+    """
     names = list(names)
-    labels = {stem(name): name for name in names if is_label_name(name)}
+    labels = {stem(name): name for name in sorted(names, reverse=True) if is_label_name(name)}
     return {name: labels.get(label_stem(name) or "") for name in names if is_image_name(name)}
