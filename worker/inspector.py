@@ -69,10 +69,10 @@ class Inspector:
         try:
             with Heartbeat(database=self._database, chunk=chunk, lease_s=lease_s) as heartbeat:
                 outcomes = self._inspect(chunk, heartbeat)
-                # A process that is asked to stop gives unfinished work back rather than to make its supervisor wait.
-                ended = len(outcomes) == len(chunk.items) or heartbeat.state is not Lease.HELD
-                if ended:
-                    self._complete(chunk, outcomes, heartbeat.state)
+            # A process that is asked to stop gives unfinished work back rather than to make its supervisor wait.
+            ended = len(outcomes) == len(chunk.items) or heartbeat.state is not Lease.HELD
+            if ended:
+                self._complete(chunk, outcomes, heartbeat.state)
             count_attempt = False
         except (NotNow, ProviderUnavailable) as exc:
             # A server or this machine's GPU is away. Not the chunk's fault: it is owed again, the attempt not counted.
