@@ -22,8 +22,8 @@ from typing import Annotated, Any
 import typer
 
 from defectoscope.errors import ServerStartFailed
-from defectoscope.settings import ENVIRONMENT_PREFIX
 
+_PREFIX = "DEFECTOSCOPE_"
 #: Seeds of two sets that share no picture.
 _TRAINING_SEED = 1
 _BATCH_SEED = 2
@@ -126,10 +126,10 @@ def _running_stack(scratch: Path, log_path: Path) -> Iterator[_Shell]:
         ServerStartFailed: it was not ready in time.
     """
     connection_file = scratch / "connection.env"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
-    environment |= {f"{ENVIRONMENT_PREFIX}CONNECTION_FILE": str(connection_file)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
+    environment |= {f"{_PREFIX}CONNECTION_FILE": str(connection_file)}
     for section in ("WORKER__MODEL_CACHE_DIR", "TRAINER__WORK_DIR"):
-        environment[ENVIRONMENT_PREFIX + section] = str(scratch / section.lower())
+        environment[_PREFIX + section] = str(scratch / section.lower())
     print(f"Starting PostgreSQL, Valkey, SeaweedFS, API, worker, trainer and beat (log: {log_path}) ...", flush=True)
     with log_path.open("w") as log:
         stack = subprocess.Popen(

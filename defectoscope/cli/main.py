@@ -23,10 +23,12 @@ from defectoscope.cli import (
     samples,
     training,
 )
+from defectoscope.cli.demo import demo
 from defectoscope.cli.doctor import doctor
 from defectoscope.cli.output import complain
 from defectoscope.cli.predict import predict
 from defectoscope.cli.settings import settings
+from defectoscope.cli.up import up
 from defectoscope.cli.version import version
 from defectoscope.errors import DefectoscopeError
 
@@ -63,7 +65,8 @@ _INSPECTING = "Inspect"
 _LEARNING = "Learn"
 _LOOKING = "Look at this machine"
 
-# `up` and `demo` are registered here, first, because they are where a newcomer starts.
+app.command(rich_help_panel=_RUNNING)(up)
+app.command(rich_help_panel=_RUNNING)(demo)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=_INSPECTING)
 app.add_typer(results.app, name="results", rich_help_panel=_INSPECTING)
 app.add_typer(defects.app, name="defects", rich_help_panel=_INSPECTING)

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from platformdirs import user_data_path
 
 from defectoscope.errors import ComponentMissing, SettingMissing
-from defectoscope.settings import ENVIRONMENT_PREFIX, Settings, connection_file
 
 if TYPE_CHECKING:
     from defectoscope.embedded.server import Server
 
+_PREFIX = "DEFECTOSCOPE_"
 #: What has to be set for `up` to use servers that somebody else runs.
 _EXTERNAL = ("DATABASE__URL", "QUEUE__URL", "STORAGE__ENDPOINT_URL", "STORAGE__ACCESS_KEY", "STORAGE__SECRET_KEY")
 
@@ -33,6 +32,8 @@ def up(
     ] = None,
 ) -> None:
     """Run everything here: servers, migrations, API, worker, trainer and beat. Ctrl-C stops it all."""
+    from platformdirs import user_data_path
+
     from defectoscope.database.migrate import upgrade
     from defectoscope.embedded.stack import EmbeddedStack
     from defectoscope.embedded.supervisor import Supervisor
@@ -56,7 +57,7 @@ def up(
         api_port = _choose_port(port)
         url = f"http://127.0.0.1:{api_port}"
         environment |= {"API__PORT": str(api_port), "API__URL": url}
-        environment = {ENVIRONMENT_PREFIX + name: value for name, value in environment.items()}
+        environment = {_PREFIX + name: value for name, value in environment.items()}
         with _written_connection_file(environment):
             supervisor.start_all(_processes(environment, directory, url))
             supervisor.say(f"ready at {url}  (data in {directory}; Ctrl-C stops)")
@@ -85,10 +86,10 @@ def _external_servers() -> dict[str, str] | None:
     Raises:
         SettingMissing: some are given and some are not.
     """
-    given = {name: os.environ[key] for name in _EXTERNAL if (key := ENVIRONMENT_PREFIX + name) in os.environ}
+    given = {name: os.environ[key] for name in _EXTERNAL if (key := _PREFIX + name) in os.environ}
     if not given:
         return None
-    missing = [ENVIRONMENT_PREFIX + name for name in _EXTERNAL if name not in given]
+    missing = [_PREFIX + name for name in _EXTERNAL if name not in given]
     if missing:
         raise SettingMissing(
             f"To use external servers set all of their addresses; missing: {', '.join(missing)}.", missing=missing
@@ -98,6 +99,8 @@ def _external_servers() -> dict[str, str] | None:
 
 def _choose_port(wanted: int | None) -> int:
     """Return the port to listen on: the one asked for, or the default, or any free one when that is taken."""
+    from defectoscope.settings import Settings
+
     for port in [wanted] if wanted is not None else [Settings(_env_file=None).api.port, 0]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,6 +115,8 @@ def _choose_port(wanted: int | None) -> int:
 @contextmanager
 def _written_connection_file(environment: dict[str, str]) -> Iterator[None]:
     """Keep the connection file while the servers run, readable by its owner alone."""
+    from defectoscope.settings import connection_file
+
     path = connection_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     content = "".join(f"{name}={value}\n" for name, value in environment.items())
