@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 import structlog
 import typer
 
-from defectoscope.database import Database
+from defectoscope import connect
 from defectoscope.errors import ComponentMissing, DefectoscopeError, InvalidRequest
-from defectoscope.settings import StorageSettings, load_settings, required
-from defectoscope.storage import S3Config, Storage, open_s3
+from defectoscope.logs import configure_logs
+from defectoscope.settings import load_settings
+from defectoscope.storage import open_s3
 from defectoscope.training import claim_run
 from trainer.config import TrainingConfig
 from trainer.interruption import Interruption
@@ -26,7 +27,7 @@ from trainer.lease import RunLease, name_owner
 
 log = structlog.get_logger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
-commands = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
 @commands.command()
@@ -38,13 +39,11 @@ def run(
 ) -> None:
     """Claim a training run and do it; does nothing when it is not pending."""
     settings = load_settings()
+    configure_logs(level=settings.log.level, form=settings.log.format, service="training")
     interruption = Interruption()
     if stop_with_stdin:
         interruption.by_end_of(sys.stdin.buffer)
-    database = Database(
-        required(settings.database.url, "database.url").get_secret_value(),
-        statement_timeout_s=settings.database.statement_timeout_s,
-    )
+    database = connect.open_database(settings)
     lease_s = settings.trainer.lease_s
     with interruption.by_signals():
         claimed = claim_run(database=database, run_id=run_id, owner=name_owner(), lease_s=lease_s)
@@ -62,7 +61,7 @@ def run(
                 claimed,
                 lease=lease,
                 database=database,
-                storage=_open_storage(settings.storage),
+                storage=open_s3(connect.s3_config(settings)),
                 work_dir=settings.trainer.work_dir,
                 device=settings.trainer.device,
             )
@@ -79,6 +78,8 @@ def train(
     device: Annotated[Device, typer.Option(help="where to train")] = "auto",
 ) -> None:
     """Train on a directory, without any server; the model file keeps the contract that workers serve."""
+    settings = load_settings()
+    configure_logs(level=settings.log.level, form=settings.log.format, service="training")
     changes = _read_json(config) if config else {}
     recipe = TrainingConfig.resolve({"preset": preset, **changes})
     interruption = Interruption()
@@ -102,24 +103,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _open_storage(settings: StorageSettings) -> Storage:
-    return open_s3(
-        S3Config(
-            endpoint_url=settings.endpoint_url,
-            region=settings.region,
-            access_key=required(settings.access_key, "storage.access_key"),
-            secret_key=required(settings.secret_key, "storage.secret_key").get_secret_value(),
-            bucket=settings.bucket,
-        )
-    )
-
-
 def main() -> None:
     """Run a command; a named error is one sentence on standard error and exit status 1."""
     try:
         commands()
     except DefectoscopeError as exc:
-        typer.echo(exc.message, err=True)
+        typer.echo(f"error: {exc.message} ({exc.code})", err=True)
         sys.exit(1)
 
 

@@ -1,12 +1,17 @@
-"""The trainer's Celery application: an entry point for `celery -A trainer.app worker` and `celery -A trainer.app beat`.
+"""Entry point: ``celery -A trainer.app worker -Q training -P threads -c 1`` and ``celery -A trainer.app beat``.
 
-It holds no torch: training happens in a process of its own (`python -m trainer run`), started by the task.
+It holds no torch: training happens in a process of its own (`python -m trainer run`), which the task starts.
 """
 
 from __future__ import annotations
 
-from celery import Celery
+import sys
 
+from celery import Celery
+from celery.signals import beat_init, setup_logging
+
+from defectoscope.errors import DefectoscopeError
+from defectoscope.logs import configure_logs
 from defectoscope.queue import make_celery
 from defectoscope.settings import Settings, load_settings, required
 from trainer.schedule import schedule
@@ -19,24 +24,31 @@ def make_trainer(settings: Settings) -> Celery:
     Raises:
         SettingMissing: the broker's address is not set.
     """
-    app = make_celery(
+    trainer = make_celery(
         "trainer",
         broker_url=required(settings.queue.url, "queue.url").get_secret_value(),
         key_prefix=settings.queue.key_prefix,
     )
-    register_tasks(app)
-    app.conf.beat_schedule = schedule(reconcile_interval_s=settings.inspection.reconcile_interval_s)
-    # Beat keeps when it last sent what. Losing the file costs one early message, so it lies with the scratch files
-    # and not in whichever directory beat was started from.
-    settings.trainer.work_dir.mkdir(parents=True, exist_ok=True)
-    app.conf.beat_schedule_filename = str(settings.trainer.work_dir / "beat-schedule")
-    return app
+    register_tasks(trainer)
+    trainer.conf.beat_schedule = schedule(reconcile_interval_s=settings.inspection.reconcile_interval_s)
+    # Beat notes here what it sent last. Losing the file costs one early message, so it lies with the scratch files and
+    # not in whichever directory beat was started from.
+    trainer.conf.beat_schedule_filename = str(settings.trainer.work_dir / "beat-schedule")
+    return trainer
 
 
-def __getattr__(name: str) -> Celery:
-    """Build `app` when Celery asks for it, so that importing this module reads no setting."""
-    if name == "app":
-        app = make_trainer(load_settings())
-        globals()["app"] = app
-        return app
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+try:
+    _settings = load_settings()
+    app = make_trainer(_settings)
+except DefectoscopeError as exc:
+    sys.exit(f"error: {exc.message} ({exc.code})")
+
+
+@setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
+def _configure_logs(**_: object) -> None:
+    configure_logs(level=_settings.log.level, form=_settings.log.format, service="trainer")
+
+
+@beat_init.connect(weak=False)  # type: ignore[untyped-decorator]
+def _make_work_dir(**_: object) -> None:
+    _settings.trainer.work_dir.mkdir(parents=True, exist_ok=True)

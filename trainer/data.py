@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from defectoscope.errors import (
     LabelSizeMismatch,
     StorageFault,
 )
+from defectoscope.layout import IMAGES_FOLDER, LABELS_FOLDER, pair_labels
 from defectoscope.segmentation import UInt8Array, decode_image, decode_label
 from defectoscope.storage import Storage
 
@@ -30,7 +31,6 @@ log = structlog.get_logger(__name__)
 
 _FETCH_THREADS = 8
 _SPLITS = ("train", "val")
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 #: Of the images without a split of their own, one in this many goes to validation.
 _VALIDATION_SHARE = 5
 
@@ -111,44 +111,34 @@ def fetch_revision(images: Sequence[LabelledImage], *, storage: Storage, cache_d
 def read_directory(directory: Path) -> LabelledFiles:
     """Find labelled images in ``images/{train,val}`` + ``labels/{train,val}``, or in flat ``images/`` + ``labels/``.
 
-    Image and label share their stem. A flat directory is split 80/20 in the order of the images' content hashes, so
-    that neither names nor the order of the file system decide.
+    Labels belong to images as `defectoscope.layout` says; images without one are left out. A directory without both
+    sides is split 80/20 in the order of the images' content hashes, so that neither names nor the order of the file
+    system decide.
 
     Raises:
         DatasetNotFound: there is no ``images`` and ``labels`` there.
-        InvalidDataset: nothing is labelled, or a stem is used twice.
     """
-    if not (directory / "images").is_dir() or not (directory / "labels").is_dir():
+    roots = [directory / folder for folder in (IMAGES_FOLDER, LABELS_FOLDER)]
+    if not all(root.is_dir() for root in roots):
         raise DatasetNotFound(f"{directory} holds no images/ and labels/ directories.", directory=str(directory))
-    if all((directory / "images" / split).is_dir() for split in _SPLITS):
-        train, val = (tuple(_pair(directory / "images" / part, directory / "labels" / part)) for part in _SPLITS)
-        return LabelledFiles(train=train, val=val)
-    files = sorted(
-        _pair(directory / "images", directory / "labels"),
-        key=lambda file: hashlib.sha256(file.image_path.read_bytes()).digest(),
+    names = sorted(
+        path.relative_to(directory).as_posix() for root in roots for path in root.rglob("*") if path.is_file()
     )
+    pairs = pair_labels(names)
+    unlabelled = [image for image, label in pairs.items() if label is None]
+    if unlabelled:
+        log.warning("dataset.unlabelled", count=len(unlabelled), first=unlabelled[0], consequence="left out")
+    files = [
+        LabelledFile(name=image, image_path=directory / image, label_path=directory / label)
+        for image, label in pairs.items()
+        if label is not None
+    ]
+    sides = [tuple(file for file in files if file.name.split("/")[1] == split) for split in _SPLITS]
+    if all(sides):
+        return LabelledFiles(train=sides[0], val=sides[1])
+    files.sort(key=lambda file: hashlib.sha256(file.image_path.read_bytes()).digest())
     val_count = max(1, round(len(files) / _VALIDATION_SHARE)) if len(files) > 1 else 0
     return LabelledFiles(train=tuple(files[val_count:]), val=tuple(files[:val_count]))
-
-
-def _pair(images_dir: Path, labels_dir: Path) -> Iterator[LabelledFile]:
-    """Yield each image that has a label, by name; say what has none."""
-    images, labels = _by_stem(images_dir), _by_stem(labels_dir)
-    for kind, stems in (("images", images.keys() - labels.keys()), ("labels", labels.keys() - images.keys())):
-        if stems:
-            log.warning("dataset.unpaired", kind=kind, count=len(stems), first=min(stems))
-    for stem in sorted(images.keys() & labels.keys()):
-        yield LabelledFile(name=images[stem].name, image_path=images[stem], label_path=labels[stem])
-
-
-def _by_stem(directory: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file():
-            if path.stem in found:
-                raise InvalidDataset(f"{path.name} and {found[path.stem].name} share a stem.", stem=path.stem)
-            found[path.stem] = path
-    return found
 
 
 def _fetch(storage: Storage, *, key: str, sha256: str, cache_dir: Path) -> Path:

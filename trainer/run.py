@@ -15,7 +15,7 @@ from defectoscope.dataset import labelled_images
 from defectoscope.registry import ImageEvaluation, VariantFile, promote_first, publish
 from defectoscope.segmentation import ModelContract
 from defectoscope.storage import Storage
-from defectoscope.training import ClaimedRun
+from defectoscope.training import ClaimedRun, record_config
 from trainer.build import BuiltModel, build_model
 from trainer.config import TrainingConfig
 from trainer.data import fetch_revision
@@ -58,6 +58,7 @@ def execute_run(
         lease.stage("data")
         _sweep(work_dir, database=database)
         config = TrainingConfig.resolve(run.config)
+        record_config(database=database, run=run, config=config.to_json())
         with database.transaction() as session:
             revision = session.get_one(DatasetRevision, run.dataset_revision_id)
             images = labelled_images(session, revision.id)

@@ -6,6 +6,7 @@ start processes for reading and for further GPUs.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,10 @@ import threading
 import structlog
 
 log = structlog.get_logger(__name__)
+
+#: Threads that wait for each other shall sleep, not spin: on a shared machine spinning takes the cores from inspection
+#: and, with more threads than free cores, slows the training itself many times over.
+_NEIGHBOURLY = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class RunProcesses:
@@ -37,7 +42,10 @@ class RunProcesses:
             # Nothing is ever written to the pipe. It ends when this process does, however that happens, and the child
             # takes its end as the request to stop: a killed worker leaves no training behind.
             process = subprocess.Popen(  # noqa: S603 -- our own interpreter and a number
-                [*self._command, str(run_id), "--stop-with-stdin"], stdin=subprocess.PIPE, start_new_session=True
+                [*self._command, str(run_id), "--stop-with-stdin"],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+                env={**_NEIGHBOURLY, **os.environ},
             )
             self._running.add(process)
         log.info("training_process.started", run_id=run_id, pid=process.pid)

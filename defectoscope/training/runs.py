@@ -85,6 +85,12 @@ def report_stage(*, database: Database, run: ClaimedRun, stage: str | None, leas
         return owned.one_or_none() is not None
 
 
+def record_config(*, database: Database, run: ClaimedRun, config: dict[str, Any]) -> None:
+    """Replace the recipe that was asked for by the whole one, defaults included, while the run is ours."""
+    with database.transaction() as session:
+        session.execute(update(TrainingRun).where(*_ours(run)).values(config=config))
+
+
 def record_metrics(*, database: Database, run: ClaimedRun, epoch: int, values: dict[str, float]) -> None:
     """Write the figures of an epoch; a repeated epoch replaces its figures."""
     with database.transaction() as session:

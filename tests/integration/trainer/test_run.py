@@ -1,0 +1,118 @@
+"""A training run from its row to a model in service, in the trainer's own process on the real servers."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from sqlalchemy import select
+
+from defectoscope.database import Evaluation, EvaluationImage, ModelVariant, ModelVersion, TrainingRunState
+from defectoscope.registry import find_champion
+from defectoscope.segmentation import ModelContract
+from defectoscope.training import claim_run, metrics_of
+from trainer.config import TrainingConfig
+from trainer.runtime import onnx_engine, read_contract
+
+_PATIENCE_S = 120
+
+
+def _finish(process):
+    output, _ = process.communicate(timeout=_PATIENCE_S)
+    return process.returncode, output
+
+
+def _versions(database):
+    with database.transaction() as session:
+        return session.scalars(select(ModelVersion).order_by(ModelVersion.number)).all()
+
+
+def test_the_first_run_gives_the_champion_and_the_second_waits_behind_it(
+    trainer, revision, database, storage, tmp_path
+):
+    first = trainer.request(revision)
+    second = trainer.request(revision, seed=1, epochs=1)
+
+    results = [_finish(trainer.start(run_id)) for run_id in (first, second)]
+
+    assert [status for status, _ in results] == [0, 0], results
+    assert [trainer.row(run_id).state for run_id in (first, second)] == [TrainingRunState.SUCCEEDED] * 2
+    assert trainer.row(first).stage is None
+    assert trainer.row(first).lease_owner is None
+    assert [version.number for version in _versions(database)] == [1, 2]
+    with database.transaction() as session:
+        champion = find_champion(session)
+        variant = session.scalars(select(ModelVariant).where(ModelVariant.model_version_id == champion.id)).one()
+        epochs = metrics_of(session, first)
+        scored = session.scalars(
+            select(EvaluationImage).join(Evaluation).where(Evaluation.model_version_id == champion.id)
+        ).all()
+    assert champion.number == 1
+    assert champion.training_run_id == first
+
+    # Every figure of every epoch is there, and the row says the whole recipe.
+    assert sorted(epochs) == [1, 2]
+    assert {"train_loss", "val_iou_defect", "learning_rate", "pretrained_encoder"} <= set(epochs[2])
+    assert TrainingConfig.resolve(trainer.row(first).config).to_json() == trainer.row(first).config
+
+    # Three validation images were scored at their own size.
+    assert sorted(row.tp + row.fp + row.fn + row.tn for row in scored) == sorted([56 * 80, 64 * 64, 56 * 80])
+
+    # The stored file carries the number and can be loaded.
+    path = tmp_path / "stored.onnx"
+    storage.get_to_file(variant.key, path)
+    contract = read_contract(path)
+    assert contract.version == 1
+    assert contract.dataset_revision == "parts@1"
+    assert contract == ModelContract.from_metadata(champion.contract)
+    assert onnx_engine(path)
+    assert variant.parity["flipped_verdicts"] == 0
+    assert variant.parity["mask_iou"] >= 0.999
+
+
+def test_a_run_told_to_stop_ends_as_interrupted_and_leaves_nothing(trainer, revision, database, tmp_path):
+    run_id = trainer.request(revision, epochs=10_000)
+    process = trainer.start(run_id)
+    deadline = time.monotonic() + _PATIENCE_S
+    while not _has_metrics(database, run_id):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+    process.send_signal(signal.SIGTERM)
+    status, output = _finish(process)
+
+    row = trainer.row(run_id)
+    assert status == 1, output
+    assert (row.state, row.error_code) == (TrainingRunState.FAILED, "training_interrupted")
+    assert _versions(database) == []
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["images"]
+
+
+def test_a_recipe_that_cannot_be_built_fails_by_name(trainer, revision, database):
+    run_id = trainer.request(revision, architecture="NoSuchNet")
+
+    status, output = _finish(trainer.start(run_id))
+
+    row = trainer.row(run_id)
+    assert status == 1
+    assert (row.state, row.error_code) == (TrainingRunState.FAILED, "invalid_request")
+    assert "NoSuchNet" in row.error_message
+    assert row.error_message in output
+    assert _versions(database) == []
+
+
+def test_a_run_that_is_not_pending_is_left_alone(trainer, revision, database):
+    run_id = trainer.request(revision)
+    claimed = claim_run(database=database, run_id=run_id, owner="another trainer", lease_s=60)
+
+    status, _ = _finish(trainer.start(run_id))
+
+    row = trainer.row(run_id)
+    assert status == 0
+    assert (row.state, row.lease_owner, row.lease_token) == (TrainingRunState.RUNNING, "another trainer", claimed.token)
+
+
+def _has_metrics(database, run_id):
+    with database.transaction() as session:
+        return bool(metrics_of(session, run_id))
