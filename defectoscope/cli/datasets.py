@@ -14,7 +14,16 @@ import typer
 from defectoscope.cli.dataset_folder import LeftOut, Pair, check_name, choose_splits, find_dataset, read_groups
 from defectoscope.cli.job_report import group_errors
 from defectoscope.cli.moments import format_time
-from defectoscope.cli.output import note, print_facts, print_json, print_json_items, print_table, progress, say
+from defectoscope.cli.output import (
+    note,
+    print_facts,
+    print_json,
+    print_json_items,
+    print_table,
+    print_title,
+    progress,
+    say,
+)
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
 from defectoscope.cli.uploading import StoredFile, upload_paths
 from defectoscope.errors import InvalidDataset
@@ -149,21 +158,23 @@ def _register(
 
 
 def _print_dataset(dataset: Dataset) -> None:
+    print_title(f"Dataset {dataset['reference']}")
     print_facts(
         {
-            "Dataset": dataset["reference"],
-            "  training": f"{dataset['train_count']} images",
-            "  validation": f"{dataset['val_count']} images",
-            "  sha256": dataset["sha256"],
-            "  imported": format_time(dataset["created_at"]),
-        }
+            "training": f"{dataset['train_count']} images",
+            "validation": f"{dataset['val_count']} images",
+            "sha256": dataset["sha256"],
+            "imported": format_time(dataset["created_at"]),
+        },
+        indent=2,
     )
 
 
 def _print_left_out(left_out: Sequence[LeftOut]) -> None:
     if not left_out:
         return
-    say(f"\nLeft out: {len(left_out)} {'file' if len(left_out) == 1 else 'files'}", style="bold")
+    say()
+    say(f"Left out: {len(left_out)} {'file' if len(left_out) == 1 else 'files'}", style="bold")
     groups = group_errors((item.name, {"code": item.code, "message": item.reason}) for item in left_out)
     print_table(
         {"count": "right", "code": "left", "why": "left", "for example": "left"},

@@ -124,18 +124,18 @@ def _csv_row(defect: Defect) -> list[object]:
 
 
 def _print_defects(defects: Iterable[Defect]) -> None:
+    shown = list(defects)
+    has_scale = any(defect["area_mm2"] is not None for defect in shown)
     print_table(
         {
             "defect": "right",
             "image": "right",
             "box x1 y1 x2 y2": "right",
             "area px": "right",
-            "area mm²": "right",
-            "length px": "right",
-            "width px": "right",
-            "angle °": "right",
-            "probability": "right",
-            "model": "right",
+            **({"area mm²": "right"} if has_scale else {}),
+            "length x width": "right",
+            "angle": "right",
+            "prob.": "right",
         },
         [
             [
@@ -143,14 +143,16 @@ def _print_defects(defects: Iterable[Defect]) -> None:
                 defect["image_id"],
                 " ".join(str(edge) for edge in defect["box_xyxy"]),
                 defect["area_px"],
-                f"{defect['area_mm2']:.2f}" if defect["area_mm2"] is not None else None,
-                f"{defect['major_axis_px']:.1f}",
-                f"{defect['minor_axis_px']:.1f}",
-                f"{defect['orientation_deg']:.0f}",
+                *([_square_mm(defect["area_mm2"])] if has_scale else []),
+                f"{defect['major_axis_px']:.0f} x {defect['minor_axis_px']:.0f}",
+                f"{defect['orientation_deg']:.0f}°",
                 f"{defect['max_probability']:.2f}",
-                defect["model_version"],
             ]
-            for defect in defects
+            for defect in shown
         ],
         empty="There are no such defects.",
     )
+
+
+def _square_mm(area_mm2: float | None) -> str | None:
+    return None if area_mm2 is None else f"{area_mm2:.2f}"

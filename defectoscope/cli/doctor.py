@@ -24,6 +24,8 @@ from defectoscope.cli.output import Cell, print_facts, print_json, print_table, 
 from defectoscope.cli.session import JsonOption
 from defectoscope.errors import SettingMissing
 
+#: Lists of packages and settings are long.
+_COLUMN_WIDTH = 90
 _TITLES = {
     "parts": "Installed parts",
     "settings": "Settings that are set (names only)",
@@ -83,12 +85,14 @@ def _print(machine: dict[str, str], checks: list[Check], said: Any) -> None:
     for group, title in _TITLES.items():
         members = [check for check in checks if check.group == group]
         if members:
-            say(f"\n{title}", style="bold")
+            say()
+            say(title, style="bold")
             print_table(
                 {"": "left", "state": "left", "found": "left"},
                 [[check.name, state_text(check.state), check.found] for check in members],
                 empty="",
                 indent=2,
+                column_width=_COLUMN_WIDTH,
             )
     if isinstance(said, dict):
         say()

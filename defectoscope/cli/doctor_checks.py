@@ -110,9 +110,11 @@ def check_settings() -> Iterator[Check]:
     file = connection_file()
     if file.is_file():
         names = sorted(set(_names_in(file)))
-        yield Check(group="settings", name=str(file), state="ok", found=", ".join(names) or "empty")
+        found = f"{file}: {', '.join(names) or 'empty'}"
+        yield Check(group="settings", name="connection file", state="ok", found=found)
     else:
-        yield Check(group="settings", name=str(file), state="absent", found="`defectoscope up` has not written it")
+        found = f"{file} is not there; `defectoscope up` writes it while it runs"
+        yield Check(group="settings", name="connection file", state="absent", found=found)
     set_here = sorted(name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX))
     yield Check(
         group="settings",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from defectoscope.cli.moments import format_time
-from defectoscope.cli.output import Cell, print_facts, print_json, print_json_items, print_table
+from defectoscope.cli.output import format_bytes, print_facts, print_json, print_json_items, print_table, print_title
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
 
 app = typer.Typer(no_args_is_help=True, help="List, show and add images, without inspecting them.")
@@ -27,8 +27,25 @@ def list_images(
             print_json_items(images)
             return
         print_table(
-            {"image": "right", "size px": "right", "sha256": "left", "source": "left"},
-            [[image["id"], _size(image), image["sha256"][:12] + "…", image.get("source_uri")] for image in images],
+            {
+                "image": "right",
+                "format": "left",
+                "size px": "right",
+                "bytes": "right",
+                "sha256": "left",
+                "found": "left",
+            },
+            [
+                [
+                    image["id"],
+                    image["format"],
+                    _size(image),
+                    format_bytes(image["size_bytes"]),
+                    image["sha256"][:12] + "…",
+                    image["source_uri"],
+                ]
+                for image in images
+            ],
             empty="There are no such images.",
         )
 
@@ -58,15 +75,19 @@ def _print_image(image: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(image)
         return
-    facts: dict[str, Cell] = {
-        f"Image {image['id']}": f"{_size(image)} px",
-        "  sha256": image["sha256"],
-        "  source": image.get("source_uri"),
-        "  registered": format_time(image.get("created_at")),
-    }
-    print_facts(facts)
+    print_title(f"Image {image['id']}")
+    print_facts(
+        {
+            "file": f"{image['format']}, {image['source_mode']}, {_size(image)} px",
+            "size": format_bytes(image["size_bytes"]),
+            "sha256": image["sha256"],
+            "first found": image["source_uri"],
+            "stored": image["uri"],
+            "registered": format_time(image["created_at"]),
+        },
+        indent=2,
+    )
 
 
 def _size(image: dict[str, Any]) -> str:
-    width, height = image["size_wh"] if "size_wh" in image else (image["width"], image["height"])
-    return f"{width} x {height}"
+    return f"{image['width']} x {image['height']}"

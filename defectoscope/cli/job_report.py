@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from defectoscope.cli.moments import format_duration, format_time, seconds_between
-from defectoscope.cli.output import Cell, print_facts, print_table, say, state_text
+from defectoscope.cli.output import Cell, print_facts, print_table, print_title, say, state_text
 
 if TYPE_CHECKING:
     from defectoscope.client import Client
@@ -50,11 +50,11 @@ def has_succeeded(job: Job) -> bool:
 
 def print_job(client: Client, job: Job) -> None:
     """Print everything about a job."""
-    title = Text(f"Job {job['id']}", style="bold") + Text(f"  {job['name']}" if job["name"] else "")
-    print_facts({"": title + Text("  ") + state_text(job["state"])})
+    print_title(f"Job {job['id']}", state_text(job["state"]), job["name"] or "")
     print_facts(_facts(job), indent=2)
     if job["error"] is not None:
-        say(f"\n  {job['error']['message']} ({job['error']['code']})", style="bold red")
+        say()
+        say(f"  {job['error']['message']} ({job['error']['code']})", style="bold red")
     if job["qa"] is not None:
         _print_qa(job["qa"])
     if job["images"]["failed"]:
@@ -105,7 +105,7 @@ def _print_qa(qa: Qa) -> None:
     say()
     verdict = state_text("passed" if qa["passed"] else "failed")
     sentence = f"pooled defect IoU {qa['pooled']['iou_defect']:.3f}, needed {qa['min_iou']:.3f}"
-    print_facts({"QA": verdict + Text(f": {sentence}; {qa['images']} images with labels")}, indent=2)
+    print_facts({"QA": Text.assemble(verdict, f": {sentence}; {qa['images']} images with labels")}, indent=2)
     mean = qa["mean"]
     print_table(
         {
@@ -154,7 +154,8 @@ def _with_label_error(items: Iterable[JobItem], *, wanted: int) -> list[JobItem]
 
 
 def _print_errors(title: str, problems: Sequence[tuple[str, Problem]]) -> None:
-    say(f"\n  {title}", style="bold")
+    say()
+    say(f"  {title}", style="bold")
     print_table(
         {"count": "right", "code": "left", "what": "left", "for example": "left"},
         [[group.count, group.code, group.message, ", ".join(group.names)] for group in group_errors(problems)],

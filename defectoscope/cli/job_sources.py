@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ import typer
 from defectoscope.cli.local_files import Found, find_in_folder, name_files
 from defectoscope.cli.output import note
 from defectoscope.cli.uploading import upload_paths
-from defectoscope.errors import InvalidRequest, NoImagesFound
+from defectoscope.errors import InvalidRequest, InvalidStorageUri, NoImagesFound
 
 if TYPE_CHECKING:
     from defectoscope.client import Client
     from defectoscope.client.wire import JobSource, SourceImage
 
 _S3 = "s3://"
+_URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f\x7f]*)?")
 
 
 def make_source(client: Client, sources: Sequence[str], *, keys: Path | None, labels: str | None) -> JobSource:
@@ -79,7 +81,7 @@ def read_keys(file: Path) -> list[SourceImage]:
             continue
         if not uri.startswith(_S3) or (label_uri and not label_uri.startswith(_S3)):
             raise InvalidRequest(f"Line {number} of {file} does not begin with s3://.", line=number)
-        pairs.append((uri, label_uri or None))
+        pairs.append((_check_uri(uri), _check_uri(label_uri) if label_uri else None))
     if not pairs:
         raise NoImagesFound(f"There is no address in {file}.")
     keys = [uri.removeprefix(_S3) for uri, _ in pairs]
@@ -96,8 +98,19 @@ def _stored(sources: Sequence[str], *, labels: str | None) -> JobSource:
     if labels is not None and not labels.startswith(_S3):
         raise typer.BadParameter("images in object storage need labels in object storage: --labels s3://bucket/prefix")
     if sources[0].lower().endswith(".zip"):
-        return {"kind": "archive", "uri": sources[0]}
-    return {"kind": "prefix", "uri": sources[0], "labels_uri": labels}
+        return {"kind": "archive", "uri": _check_uri(sources[0])}
+    return {"kind": "prefix", "uri": _check_uri(sources[0]), "labels_uri": labels and _check_uri(labels)}
+
+
+def _check_uri(text: str) -> str:
+    """Return an address that reads as one. The server asks again, in words for programs."""
+    if not _URI.fullmatch(text):
+        raise InvalidStorageUri(
+            f"{text} is not of the form s3://bucket/prefix, with a bucket of 3 to 63 lower-case letters, digits, dots "
+            "or hyphens.",
+            uri=text,
+        )
+    return text
 
 
 def _archive(client: Client, paths: Sequence[Path], *, labels: str | None) -> JobSource:

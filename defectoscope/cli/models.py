@@ -8,7 +8,16 @@ import typer
 from rich.text import Text
 
 from defectoscope.cli.moments import format_time
-from defectoscope.cli.output import Cell, format_bytes, print_facts, print_json, print_json_items, print_table, say
+from defectoscope.cli.output import (
+    Cell,
+    format_bytes,
+    print_facts,
+    print_json,
+    print_json_items,
+    print_table,
+    print_title,
+    say,
+)
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
 
 app = typer.Typer(no_args_is_help=True, help="List and show model versions.")
@@ -61,7 +70,7 @@ def show(
     if as_json:
         print_json(model)
         return
-    print_facts({f"Model {number}": Text("champion", style="green") if model["is_champion"] else ""})
+    print_title(f"Model {number}", Text("champion", style="green") if model["is_champion"] else "")
     print_facts(_facts(model), indent=2)
     if model["validation"]:
         _print_validation(model["validation"])
@@ -94,7 +103,8 @@ def _facts(model: dict[str, Any]) -> dict[str, Cell]:
 
 
 def _print_validation(validation: dict[str, Any]) -> None:
-    say("\n  Validation", style="bold")
+    say()
+    say(f"  Validation on {validation['images']} images", style="bold")
     names = ("iou_defect", "iou_background", "iou_mean", "dice", "precision", "recall")
     rows: list[list[Cell]] = []
     for title, scores in (("pooled", validation.get("pooled")), ("per image", validation.get("mean"))):

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from typing import Literal, Protocol
 
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -88,7 +90,7 @@ def note(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print what went wrong, on standard error."""
-    err().print(Text("error: ", style="bold red") + Text(clean(text)), soft_wrap=True)
+    err().print(Text.assemble(("error: ", "bold red"), clean(text)), soft_wrap=True)
 
 
 def state_text(state: str) -> Text:
@@ -96,7 +98,14 @@ def state_text(state: str) -> Text:
     return Text(clean(state), style=_STATE_STYLES.get(state, ""))
 
 
-def print_table(columns: Mapping[str, Justify], rows: Iterable[Sequence[Cell]], *, empty: str, indent: int = 0) -> None:
+def print_table(
+    columns: Mapping[str, Justify],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    empty: str,
+    indent: int = 0,
+    column_width: int | None = None,
+) -> None:
     """Print a table, or a sentence where there is nothing to show.
 
     Args:
@@ -104,16 +113,29 @@ def print_table(columns: Mapping[str, Justify], rows: Iterable[Sequence[Cell]], 
         rows: cells; None is shown as a dash.
         empty: the sentence.
         indent: spaces to the left.
+        column_width: longer cells are continued on further lines; None for as long as they are.
     """
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for title, justify in columns.items():
-        table.add_column(title, justify=justify, no_wrap=justify == "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    if table.row_count == 0:
+    cells = [[_cell(value) for value in row] for row in rows]
+    if not cells:
         say(" " * indent + empty)
         return
-    out().print(Padding(table, (0, 0, 0, indent), expand=False))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for number, (title, justify) in enumerate(columns.items()):
+        # Text wraps, numbers do not: on a narrow terminal a line is rather too long than a number cut short.
+        is_number = justify == "right"
+        least_width = max(cell_len(title), *(row[number].cell_len for row in cells)) if is_number else None
+        table.add_column(
+            title,
+            justify=justify,
+            no_wrap=is_number,
+            overflow="fold",
+            min_width=least_width,
+            max_width=None if is_number else column_width,
+        )
+    for row in cells:
+        table.add_row(*row)
+    needed = Measurement.get(out(), out().options.update(width=_UNBOUNDED_WIDTH), table).minimum + indent
+    _print(Padding(table, (0, 0, 0, indent), expand=False), least_width=needed)
 
 
 def print_facts(facts: Mapping[str, Cell], *, indent: int = 0) -> None:
@@ -124,7 +146,26 @@ def print_facts(facts: Mapping[str, Cell], *, indent: int = 0) -> None:
     for name, value in facts.items():
         if value is not None:
             grid.add_row(name, _cell(value))
-    out().print(Padding(grid, (0, 0, 0, indent), expand=False))
+    _print(Padding(grid, (0, 0, 0, indent), expand=False))
+
+
+def print_title(*parts: Text | str) -> None:
+    """Print the first line about one thing: what it is, in bold, and what else there is to say in a word."""
+    first, *rest = (part if isinstance(part, Text) else Text(clean(part)) for part in parts)
+    first.stylize("bold")
+    out().print(Text("  ").join([first, *rest]), soft_wrap=True)
+
+
+def _print(renderable: RenderableType, *, least_width: int = 0) -> None:
+    console = out()
+    if console.is_terminal:
+        console.width = max(console.width, least_width)
+        console.print(renderable, crop=False)
+        return
+    # Columns are padded to their width; in a file that would be spaces at the ends of lines.
+    with console.capture() as captured:
+        console.print(renderable)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _cell(value: Cell) -> Text:

@@ -17,14 +17,25 @@ def predict(
     model: Annotated[
         str, typer.Option(metavar="FILE|N", help="A model file, or the number of a model version (needs the servers).")
     ],
-    overlays: Annotated[
-        bool, typer.Option("--overlays", metavar="", help="Also write pictures with the defects drawn in.")
-    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="P", help="Probability from which a pixel is defect; by default the model's."
+        ),
+    ] = None,
+    min_area: Annotated[
+        int | None, typer.Option(min=1, metavar="PX", help="Smaller regions are dropped; by default the model's.")
+    ] = None,
+    overlays: Annotated[bool, typer.Option(metavar="", help="Draw the defects of defective images.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Segment image files on this machine. With a model file no server is needed."""
-    options = ["--out", str(out), "--model", model]
-    flags = [flag for flag, wanted in (("--overlays", overlays), ("--json", as_json)) if wanted]
+    options = ["--out", str(out), "--model", model, "--overlays" if overlays else "--no-overlays"]
+    for name, value in (("--threshold", threshold), ("--min-area", min_area)):
+        if value is not None:
+            options += [name, str(value)]
+    if as_json:
+        options.append("--json")
     # After the double dash nothing is an option, not even a file called -x.jpg.
-    status = run_worker(["predict", *options, *flags, "--", *images])
+    status = run_worker(["predict", *options, "--", *images])
     raise typer.Exit(status if status >= 0 else 128 - status)

@@ -17,6 +17,7 @@ from defectoscope.cli.output import (
     print_json,
     print_json_items,
     print_table,
+    print_title,
     progress,
     say,
     state_text,
@@ -85,7 +86,7 @@ def show(
     if as_json:
         print_json(result)
         return
-    print_facts({f"Result {result_id}": state_text(result["verdict"])})
+    print_title(f"Result {result_id}", state_text(result["verdict"]))
     print_facts(
         {
             "image": f"{result['image']['id']} ({result['image']['sha256'][:12]}…)",

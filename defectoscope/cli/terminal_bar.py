@@ -14,6 +14,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -42,14 +43,19 @@ class TerminalBar:
         self._progress.console.print(Text(text), soft_wrap=True)
 
 
+class _CountColumn(MofNCompleteColumn):
+    """``120/470``; nothing while there is nothing to count."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total is not None or task.completed else Text()
+
+
 @contextmanager
 def terminal_bar(
     label: str, total: int | None, *, unit: Literal["count", "bytes"], console: Console
 ) -> Iterator[TerminalBar]:
     """Show a bar while the block runs."""
-    counted: list[ProgressColumn] = (
-        [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
-    )
+    counted: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [_CountColumn()]
     columns: list[ProgressColumn] = [
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

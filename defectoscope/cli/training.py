@@ -16,6 +16,7 @@ from defectoscope.cli.output import (
     print_json,
     print_json_items,
     print_table,
+    print_title,
     progress,
     say,
     state_text,
@@ -172,7 +173,7 @@ def describe_epoch(epoch: EpochMetrics, total: object) -> str:
 
 def print_run(run: TrainingRun) -> None:
     """Print everything about a training run."""
-    print_facts({f"Training run {run['id']}": state_text(run["state"])})
+    print_title(f"Training run {run['id']}", state_text(run["state"]))
     took = format_duration(seconds_between(run["started_at"], run["finished_at"]))
     facts: dict[str, Cell] = {
         "dataset": run["dataset"],
@@ -185,7 +186,8 @@ def print_run(run: TrainingRun) -> None:
     }
     print_facts(facts, indent=2)
     if run["error"]:
-        say(f"\n  {run['error']['message']} ({run['error']['code']})", style="bold red")
+        say()
+        say(f"  {run['error']['message']} ({run['error']['code']})", style="bold red")
     if run["metrics"]:
         names = list(dict.fromkeys(name for epoch in run["metrics"] for name in epoch["values"]))
         say()
