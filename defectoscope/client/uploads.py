@@ -161,9 +161,6 @@ class Uploader:
                     content=iter(pieces),
                     headers={"Content-Length": str(file.size_bytes), **target["headers"]},
                 )
-            except httpx.LocalProtocolError as exc:
-                # Fewer or more bytes came out of the file than its size had promised.
-                raise InvalidRequest(f"{file.path} changed while it was sent; run the command again.") from exc
             except httpx.TransportError as exc:
                 problem = f"the connection failed ({exc})" if str(exc) else "the connection failed"
             except OSError as exc:
@@ -183,7 +180,7 @@ class Uploader:
 
 
 class _Pieces:
-    """Reads a file piece by piece and counts what was handed out."""
+    """Reads a file piece by piece, counts what was handed out, and notices when it is not as long as it was."""
 
     def __init__(self, file: LocalFile, *, on_bytes: Callable[[int], None], stop: threading.Event) -> None:
         self._file = file
@@ -193,10 +190,21 @@ class _Pieces:
 
     def __iter__(self) -> Iterator[bytes]:
         with self._file.path.open("rb") as stream:
-            while not self._stop.is_set() and (piece := stream.read(_PIECE_BYTES)):
+            while self.sent_bytes < self._file.size_bytes:
+                piece = stream.read(min(_PIECE_BYTES, self._file.size_bytes - self.sent_bytes))
+                if self._stop.is_set():
+                    raise StorageUnavailable(f"The upload of {self._file.path} was broken off.")
+                if not piece:
+                    raise _changed(self._file)
                 yield piece
                 self.sent_bytes += len(piece)
                 self._on_bytes(len(piece))
+            if stream.read(1):
+                raise _changed(self._file)
+
+
+def _changed(file: LocalFile) -> InvalidRequest:
+    return InvalidRequest(f"{file.path} changed while it was sent; run the command again.")
 
 
 def _refusal(file: LocalFile, response: httpx.Response) -> InvalidRequest | StorageDenied | StorageFault:
