@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from defectoscope.database import Database
-from defectoscope.inspection.listing import ArchiveLimits
+from defectoscope.inspection.archives import ArchiveLimits
 from defectoscope.inspection.sources import InputBuckets
 from defectoscope.queue import CeleryQueue, make_celery
 from defectoscope.segmentation import DecodeLimits

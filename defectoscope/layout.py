@@ -23,7 +23,7 @@ LABELS_FOLDER = "labels"
 
 def is_image_name(name: str) -> bool:
     """Return whether a file of this path is taken as an image: by extension, hidden files and labels excluded."""
-    return _is_picture(name) and not _is_in_labels(name)
+    return is_picture_name(name) and not _is_in_labels(name)
 
 
 def is_label_name(name: str) -> bool:
@@ -31,10 +31,11 @@ def is_label_name(name: str) -> bool:
 
     Of the folders on the way, the last one that is called images or labels decides.
     """
-    return _is_picture(name) and _is_in_labels(name)
+    return is_picture_name(name) and _is_in_labels(name)
 
 
-def _is_picture(name: str) -> bool:
+def is_picture_name(name: str) -> bool:
+    """Return whether a file of this path is a picture, image or label: by extension, hidden files excluded."""
     path = PurePosixPath(name)
     return path.suffix.lower() in IMAGE_EXTENSIONS and not any(part.startswith(".") for part in path.parts)
 

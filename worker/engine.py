@@ -34,6 +34,9 @@ _RUNTIME_ERRORS = (
     ValueError,
 )
 
+#: Those that speak of the file and not of the machine.
+_FILE_ERRORS = (_state.InvalidGraph, _state.InvalidProtobuf, _state.NoSuchFile, _state.NotImplemented)
+
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 
@@ -144,7 +147,7 @@ def _open_session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSe
             enable_fallback=0 if options.device == "cuda" else 1,
         )
     except _RUNTIME_ERRORS as exc:
-        if provider == _CUDA:
+        if provider == _CUDA and not isinstance(exc, _FILE_ERRORS):
             raise ProviderUnavailable(f"The model could not be loaded on the GPU: {exc}") from exc
         raise InvalidModel(f"{path.name} is not a usable ONNX model: {exc}") from exc
     actual = session.get_providers()[0]
@@ -161,5 +164,7 @@ def _check_signature(session: onnxruntime.InferenceSession, contract: ModelContr
     width, height = contract.input_size_wh
     if inputs != [(INPUT_NAME, "tensor(uint8)", [height, width, 3])]:
         raise InvalidModel(f"The model's input is {inputs}, not {INPUT_NAME} uint8 (N, {height}, {width}, 3).")
+    if any(isinstance(node.shape[0], int) for node in (*session.get_inputs(), *session.get_outputs())):
+        raise InvalidModel("The model's batch size is fixed; the contract demands any number of images.")
     if outputs != [(OUTPUT_NAME, "tensor(uint8)", [height, width])]:
         raise InvalidModel(f"The model's output is {outputs}, not {OUTPUT_NAME} uint8 (N, {height}, {width}).")

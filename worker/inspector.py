@@ -60,7 +60,12 @@ class Inspector:
     def process_chunk(self, chunk_id: int) -> None:
         """Claim a chunk, inspect its images and write what came out; nothing to do when it cannot be claimed."""
         lease_s = self._settings.inspection.lease_s
-        chunk = claim_chunk(database=self._database, chunk_id=chunk_id, owner=self._owner, lease_s=lease_s)
+        try:
+            chunk = claim_chunk(database=self._database, chunk_id=chunk_id, owner=self._owner, lease_s=lease_s)
+        except DatabaseUnavailable as exc:
+            # Nothing is held, or a lease that runs out by itself; the reconciler rings again.
+            log.warning("chunk.postponed", chunk=chunk_id, code=exc.code, reason=exc.message)
+            return
         if chunk is None:
             log.debug("chunk.not_owed", chunk=chunk_id)
             return
@@ -70,9 +75,9 @@ class Inspector:
             with Heartbeat(database=self._database, chunk=chunk, lease_s=lease_s) as heartbeat:
                 outcomes = self._inspect(chunk, heartbeat)
             # A process that is asked to stop gives unfinished work back rather than to make its supervisor wait.
-            ended = len(outcomes) == len(chunk.items) or heartbeat.state is not Lease.HELD
-            if ended:
+            if len(outcomes) == len(chunk.items) or heartbeat.state is not Lease.HELD:
                 self._complete(chunk, outcomes, heartbeat.state)
+                ended = True
             count_attempt = False
         except (NotNow, ProviderUnavailable) as exc:
             # A server or this machine's GPU is away. Not the chunk's fault: it is owed again, the attempt not counted.

@@ -16,7 +16,15 @@ from itertools import islice
 import numpy as np
 
 from defectoscope.database import Database
-from defectoscope.errors import CallerError, StorageDenied
+from defectoscope.errors import (
+    CallerError,
+    DefectoscopeError,
+    ImageTooLarge,
+    InvalidLabel,
+    ObjectTooLarge,
+    StorageDenied,
+    StorageFault,
+)
 from defectoscope.inspection.chunks import ClaimedChunk, ClaimedItem, KnownResult, find_known_result
 from defectoscope.inspection.completion import ImageFacts, ItemOutcome, LabelFacts, ResultFacts
 from defectoscope.inspection.params import Overlays
@@ -30,14 +38,16 @@ from defectoscope.segmentation import (
     count_pixels,
     decode_image,
     decode_label,
-    decode_mask,
     encode_mask,
     encode_overlay,
     from_model_output,
     to_model_input,
 )
-from defectoscope.storage import Storage, content_key, put_content
+from defectoscope.storage import S3Uri, Storage, content_key, put_content
 from worker.engine import OnnxEngine
+
+#: What is wrong with one file and says nothing about the others.
+_OF_ONE_FILE = (CallerError, StorageDenied, StorageFault)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +135,15 @@ class Pipeline:
 
     def _fetch(self, chunk: ClaimedChunk, item: ClaimedItem, engine: OnnxEngine) -> FetchedImage | ItemOutcome:
         try:
-            data = self.buckets.read(item.source_uri, etag=item.source_etag)
+            data = self.buckets.read(item.source_uri, max_bytes=self.limits.max_bytes, etag=item.source_etag)
             decoded = decode_image(data, limits=self.limits)
-        except (CallerError, StorageDenied) as exc:
+        except ObjectTooLarge as exc:
+            return ItemOutcome(item_id=item.item_id, error=_too_large(exc, self.limits))
+        except _OF_ONE_FILE as exc:
             return ItemOutcome(item_id=item.item_id, error=exc)
         sha256 = hashlib.sha256(data).hexdigest()
         known = find_known_result(database=self.database, chunk=chunk, image_sha256=sha256)
-        if not item.source_uri.endswith(sha256):
+        if item.source_uri != str(S3Uri(self.buckets.own_name, content_key(sha256))):
             # Found outside our content store: kept under its hash from now on, whatever happens to the original.
             put_content(self.storage, data, content_type="application/octet-stream")
         height, width = decoded.shape_hw
@@ -183,8 +195,15 @@ class Pipeline:
         return key
 
     def _score_known(self, image: FetchedImage, known: KnownResult) -> ItemOutcome:
-        """Score the stored mask of a result that an earlier job made."""
-        return self._outcome(image, decode_mask(self.storage.get(known.mask_key)), None)
+        """Score the stored mask of a result that an earlier job made; without a label nothing is left to do."""
+        if image.item.label_uri is None:
+            return ItemOutcome(item_id=image.item.item_id, image=image.facts)
+        try:
+            # Read as a label is, under the limits of this process: the default ones may be narrower.
+            mask = decode_label(self.storage.get(known.mask_key), limits=self.limits)
+        except _OF_ONE_FILE as exc:
+            return ItemOutcome(item_id=image.item.item_id, error=exc)
+        return self._outcome(image, mask, None)
 
     def _outcome(self, image: FetchedImage, mask: UInt8Array, result: ResultFacts | None) -> ItemOutcome:
         item = image.item
@@ -192,15 +211,28 @@ class Pipeline:
             return ItemOutcome(item_id=item.item_id, image=image.facts, result=result)
         try:
             label = self._score(item.label_uri, mask)
-        except CallerError as exc:
+        except _OF_ONE_FILE as exc:
             return ItemOutcome(item_id=item.item_id, image=image.facts, result=result, label_error=exc)
         return ItemOutcome(item_id=item.item_id, image=image.facts, result=result, label=label)
 
     def _score(self, label_uri: str, mask: UInt8Array) -> LabelFacts:
-        data = self.buckets.read(label_uri)
+        try:
+            data = self.buckets.read(label_uri, max_bytes=self.limits.max_bytes)
+        except ObjectTooLarge as exc:
+            raise InvalidLabel(f"The label cannot be read: {_too_large(exc, self.limits).message}") from exc
         class_mask = decode_label(data, limits=self.limits)
         counts = count_pixels(mask, class_mask)
         sha256 = put_content(self.storage, data, content_type="application/octet-stream")
         return LabelFacts(
             sha256=sha256, key=content_key(sha256), defect_px=int(np.count_nonzero(class_mask == 1)), counts=counts
         )
+
+
+def _too_large(exc: ObjectTooLarge, limits: DecodeLimits) -> DefectoscopeError:
+    """Say of an object that was not fetched what decoding would have said of its bytes."""
+    size_bytes = exc.details["size_bytes"]
+    return ImageTooLarge(
+        f"The file has {size_bytes} bytes; at most {limits.max_bytes} are accepted.",
+        size_bytes=size_bytes,
+        max_bytes=limits.max_bytes,
+    )

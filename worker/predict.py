@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from defectoscope.errors import DefectoscopeError, NoImagesFound
-from defectoscope.layout import is_image_name
+from defectoscope.errors import DefectoscopeError, InvalidImage, NoImagesFound
+from defectoscope.layout import is_image_name, stem
 from defectoscope.segmentation import (
     DecodeLimits,
     SegmentationParams,
@@ -35,23 +37,44 @@ class Prediction:
 
 
 def find_images(inputs: Iterable[Path]) -> dict[str, Path]:
-    """Return the images among files and directories, by the name their outputs get.
+    """Return the images among files and directories, each once, by a name of its own.
+
+    The name is the path within its directory. Where an earlier one has it already, a number leads: ``2/a.png``.
 
     Raises:
         NoImagesFound: there is none, or a path does not exist.
     """
     found: dict[str, Path] = {}
+    seen: set[Path] = set()
     for path in inputs:
         if path.is_dir():
             names = sorted(entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_file())
-            found.update({name: path / name for name in names if is_image_name(name)})
+            entries = {name: path / name for name in names if is_image_name(name)}
         elif path.is_file():
-            found[path.name] = path
+            entries = {path.name: path}
         else:
             raise NoImagesFound(f"There is no file or directory {path}.", path=str(path))
+        for name, entry in entries.items():
+            if entry.resolve() not in seen:
+                seen.add(entry.resolve())
+                found[_free_name(name, found)] = entry
     if not found:
         raise NoImagesFound
     return found
+
+
+def _free_name(name: str, taken: Container[str]) -> str:
+    candidates = (name if number == 1 else f"{number}/{name}" for number in itertools.count(1))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _output_stems(names: Sequence[str]) -> dict[str, str]:
+    """Return for each image the path of its outputs without extension: its own, or all of its name where two share it.
+
+    ``a.png`` and ``a.jpg`` would otherwise both write ``a.png``.
+    """
+    uses = Counter(stem(name) for name in names)
+    return {name: stem(name) if uses[stem(name)] == 1 else name for name in names}
 
 
 def predict(
@@ -79,12 +102,23 @@ def predict(
         NoImagesFound: nothing to do.
     """
     images = find_images(inputs)
+    stems = _output_stems(list(images))
     predictions = []
     for number, (name, path) in enumerate(images.items(), 1):
         predictions.append(
-            _predict_one(name, path, engine=engine, out=out, params=params, limits=limits, overlays=overlays)
+            _predict_one(
+                name,
+                path,
+                mask_path=out / "masks" / f"{stems[name]}.png",
+                overlay_path=out / "overlays" / f"{stems[name]}.jpg" if overlays else None,
+                engine=engine,
+                out=out,
+                params=params,
+                limits=limits,
+            )
         )
         on_progress(number, len(images))
+    out.mkdir(parents=True, exist_ok=True)
     (out / "predictions.json").write_text(json.dumps([asdict(entry) for entry in predictions], indent=1) + "\n")
     return predictions
 
@@ -93,24 +127,24 @@ def _predict_one(
     name: str,
     path: Path,
     *,
+    mask_path: Path,
+    overlay_path: Path | None,
     engine: OnnxEngine,
     out: Path,
     params: SegmentationParams,
     limits: DecodeLimits,
-    overlays: bool,
 ) -> Prediction:
-    mask_path = out / "masks" / Path(name).with_suffix(".png")
-    overlay_path = out / "overlays" / Path(name).with_suffix(".jpg")
-    mask_path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        image = decode_image(path.read_bytes(), limits=limits)
+        image = decode_image(_read(path), limits=limits)
         found = segment(image.pixels, engine=engine, contract=engine.contract, params=params)
     except DefectoscopeError as exc:
         error = {"code": exc.code, "message": exc.message}
         return Prediction(name=name, verdict=None, defect_px=None, defects=[], mask=None, overlay=None, error=error)
+    mask_path.parent.mkdir(parents=True, exist_ok=True)
     mask_path.write_bytes(encode_mask(found.mask))
-    has_overlay = overlays and bool(found.defects)
-    if has_overlay:
+    if not found.defects:
+        overlay_path = None
+    if overlay_path is not None:
         overlay_path.parent.mkdir(parents=True, exist_ok=True)
         overlay_path.write_bytes(encode_overlay(image.pixels, found.mask, defects=found.defects))
     return Prediction(
@@ -119,6 +153,13 @@ def _predict_one(
         defect_px=found.defect_px,
         defects=[asdict(defect) for defect in found.defects],
         mask=str(mask_path.relative_to(out)),
-        overlay=str(overlay_path.relative_to(out)) if has_overlay else None,
+        overlay=str(overlay_path.relative_to(out)) if overlay_path is not None else None,
         error=None,
     )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise InvalidImage(f"The file cannot be read: {exc.strerror}.") from exc

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from sqlalchemy.exc import OperationalError
 
-from defectoscope.errors import ComponentMissing
+from defectoscope.errors import ComponentMissing, DatabaseUnavailable
 
 #: The checkout this package is part of. An installed wheel holds the core alone and cannot migrate.
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -28,5 +29,12 @@ def migration_config(database_url: str) -> Config:
 
 
 def upgrade(database_url: str) -> None:
-    """Apply every migration that is missing; concurrent callers wait for each other."""
-    command.upgrade(migration_config(database_url), "head")
+    """Apply every migration that is missing; concurrent callers wait for each other.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL does not answer.
+    """
+    try:
+        command.upgrade(migration_config(database_url), "head")
+    except OperationalError as exc:
+        raise DatabaseUnavailable(f"The database does not answer: {exc.orig}".strip()) from exc

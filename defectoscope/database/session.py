@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from defectoscope.errors import DatabaseUnavailable
@@ -36,7 +37,8 @@ class Database:
         """Commit on leaving, roll back on an exception, then run what `after_commit` was given.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL does not answer or ended the connection.
+            DatabaseUnavailable: PostgreSQL does not answer, ended the connection or the statement, or has no connection
+                left for us; the same transaction may succeed later.
         """
         session = self._sessions()
         try:
@@ -44,6 +46,8 @@ class Database:
                 yield session
         except (OperationalError, InterfaceError) as exc:
             raise DatabaseUnavailable(f"The database does not answer: {exc.orig}".strip()) from exc
+        except PoolTimeout as exc:
+            raise DatabaseUnavailable("Every connection to the database is in use.") from exc
         for effect in session.info.pop(_AFTER_COMMIT, []):
             effect()
 

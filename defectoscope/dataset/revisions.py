@@ -30,6 +30,7 @@ class LabelledImage:
     """One labelled image of a revision, with the object keys of both files."""
 
     image_id: int
+    label_id: int
     name: str
     split: Split
     image_key: str
@@ -79,14 +80,13 @@ def create_revision(
         )
         session.add(revision)
         session.flush()
-        label_of = {entry.name: entry.label_id for entry in entries}
         session.execute(
             insert(DatasetItem),
             [
                 {
                     "revision_id": revision.id,
                     "image_id": member.image_id,
-                    "label_id": label_of[member.name],
+                    "label_id": member.label_id,
                     "name": member.name,
                     "split": member.split,
                 }
@@ -104,7 +104,7 @@ def _resolve(session: Session, entries: Sequence[RevisionEntry]) -> list[Labelle
             select(Label, Image)
             .join(Image, Image.id == Label.image_id)
             .where(Label.id.in_([entry.label_id for entry in entries]))
-        ).tuples()
+        )
     }
     members: dict[int, LabelledImage] = {}
     for entry in entries:
@@ -121,6 +121,7 @@ def _resolve(session: Session, entries: Sequence[RevisionEntry]) -> list[Labelle
             continue
         members[image.id] = LabelledImage(
             image_id=image.id,
+            label_id=label.id,
             name=entry.name,
             split=entry.split,
             image_key=image.key,
@@ -128,7 +129,7 @@ def _resolve(session: Session, entries: Sequence[RevisionEntry]) -> list[Labelle
             label_key=label.key,
             label_sha256=label.sha256,
         )
-    return sorted(members.values(), key=lambda member: member.name)
+    return sorted(members.values(), key=lambda member: (member.name, member.image_sha256))
 
 
 def _manifest(name: str, members: Sequence[LabelledImage]) -> bytes:
@@ -169,10 +170,11 @@ def labelled_images(session: Session, revision_id: int) -> list[LabelledImage]:
         .join(Label, Label.id == DatasetItem.label_id)
         .where(DatasetItem.revision_id == revision_id)
         .order_by(DatasetItem.name)
-    ).tuples()
+    )
     return [
         LabelledImage(
             image_id=image.id,
+            label_id=label.id,
             name=item.name,
             split=item.split,
             image_key=image.key,

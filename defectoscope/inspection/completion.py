@@ -150,7 +150,7 @@ def register_images(session: Session, facts: Iterable[ImageFacts]) -> dict[str, 
         return {}
     # In one order everywhere: two chunks that share images can then wait for each other but never deadlock.
     session.execute(insert(Image).on_conflict_do_nothing(), [rows[sha256] for sha256 in sorted(rows)])
-    return dict(session.execute(select(Image.sha256, Image.id).where(Image.sha256.in_(rows))).tuples().all())
+    return dict(session.execute(select(Image.sha256, Image.id).where(Image.sha256.in_(rows))).all())
 
 
 def register_label(
@@ -175,7 +175,7 @@ def _write_results(session: Session, chunk: ClaimedChunk, outcomes: Iterable[Ite
         written = session.execute(
             insert(Result).on_conflict_do_nothing().returning(Result.id, Result.image_id),
             [_result_row(chunk, image_id, facts[image_id]) for image_id in sorted(facts)],
-        ).tuples()
+        )
         defects = [
             _defect_row(result_id, defect, chunk.params.mm_per_px)
             for result_id, image_id in written
@@ -183,17 +183,14 @@ def _write_results(session: Session, chunk: ClaimedChunk, outcomes: Iterable[Ite
         ]
         if defects:
             session.execute(insert(DefectRow), defects)
-    ids.result = dict(
-        session.execute(
-            select(Result.image_id, Result.id).where(
-                Result.image_id.in_(image_ids),
-                Result.model_version_id == chunk.model_version_id,
-                Result.params_sha256 == chunk.params.result_sha256,
-            )
+    known = session.execute(
+        select(Result.image_id, Result.id).where(
+            Result.image_id.in_(image_ids),
+            Result.model_version_id == chunk.model_version_id,
+            Result.params_sha256 == chunk.params.result_sha256,
         )
-        .tuples()
-        .all()
     )
+    ids.result = dict(known.all())
 
 
 def _result_row(chunk: ClaimedChunk, image_id: int, facts: ResultFacts) -> dict[str, Any]:
@@ -242,20 +239,23 @@ def _defect_row(result_id: int, defect: Defect, mm_per_px: float | None) -> dict
 
 def _write_labels(session: Session, chunk: ClaimedChunk, outcomes: Iterable[ItemOutcome], ids: _Ids) -> None:
     scores: dict[tuple[int, int], PixelCounts] = {}
-    for outcome in outcomes:
-        if outcome.image is None or outcome.label is None:
-            continue
-        image_id = ids.image[outcome.image.sha256]
+    facts = {
+        (ids.image[outcome.image.sha256], outcome.label.sha256): outcome.label
+        for outcome in outcomes
+        if outcome.image is not None and outcome.label is not None
+    }
+    # In one order everywhere, as the images are.
+    for (image_id, sha256), label in sorted(facts.items(), key=lambda entry: entry[0]):
         label_id = register_label(
             session,
             image_id=image_id,
-            key=outcome.label.key,
-            sha256=outcome.label.sha256,
-            defect_px=outcome.label.defect_px,
+            key=label.key,
+            sha256=sha256,
+            defect_px=label.defect_px,
             source=f"job:{chunk.job_id}",
         )
-        ids.label[image_id, outcome.label.sha256] = label_id
-        scores[ids.result[image_id], label_id] = outcome.label.counts
+        ids.label[image_id, sha256] = label_id
+        scores[ids.result[image_id], label_id] = label.counts
     if scores:
         session.execute(
             insert(QaScore).on_conflict_do_nothing(),
@@ -276,11 +276,15 @@ def _write_labels(session: Session, chunk: ClaimedChunk, outcomes: Iterable[Item
 def _write_items(session: Session, outcomes: Sequence[ItemOutcome], ids: _Ids) -> None:
     rows = [_item_values(outcome, ids) for outcome in outcomes]
     if rows:
-        columns = [name for name in rows[0] if name != "b_id"]
+        items = JobItem.__table__.c
+        values: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "b_id"}
+        for name in ("label_error_code", "label_error_message"):
+            # What the enumeration found wrong with a label stays.
+            values[name] = func.coalesce(bindparam(name, type_=items[name].type), items[name])
         session.connection().execute(
             update(JobItem.__table__)  # type: ignore[arg-type]  # a mapped class's table is a Table
-            .where(JobItem.__table__.c.id == bindparam("b_id"))
-            .values({name: bindparam(name) for name in columns}),
+            .where(items.id == bindparam("b_id"))
+            .values(values),
             rows,
         )
 

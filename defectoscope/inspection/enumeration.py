@@ -5,9 +5,10 @@ from __future__ import annotations
 from sqlalchemy import func, select
 
 from defectoscope.database import Database, Job
-from defectoscope.errors import CallerError
+from defectoscope.errors import CallerError, Fault
+from defectoscope.inspection.archives import ArchiveLimits, list_archive
 from defectoscope.inspection.jobs import add_images, end_enumeration, fail_enumeration, read_source
-from defectoscope.inspection.listing import ArchiveLimits, list_archive, list_prefix
+from defectoscope.inspection.listing import list_prefix
 from defectoscope.inspection.sources import Archive, InputBuckets, Page
 from defectoscope.queue import Queue
 
@@ -20,6 +21,9 @@ def enumerate_job(
     Each page is one transaction that moves the cursor from where this call saw it. A second enumeration of the same
     job finds the cursor elsewhere and stops, so a doubled message costs a listing and nothing more. Chunks start
     before the enumeration ends.
+
+    Raises:
+        StorageUnavailable, DatabaseUnavailable: try again later; what was recorded stays.
     """
     with database.transaction() as session:
         job = session.get(Job, job_id)
@@ -35,7 +39,8 @@ def enumerate_job(
             if not _record_page(database, queue, job_id, page, seen_cursor=cursor, chunk_size=chunk_size):
                 return
             cursor = page.cursor
-    except CallerError as exc:
+    except (CallerError, Fault) as exc:
+        # Trying again would end the same way, so the job ends with it. A server that is away is another matter.
         fail_enumeration(database=database, job_id=job_id, error=exc)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,15 @@ from defectoscope.errors import (
     NoImagesFound,
 )
 from defectoscope.inspection.params import JobParams
-from defectoscope.inspection.sources import Archive, ExplicitImages, Prefix, Source, SourceImage
+from defectoscope.inspection.sources import (
+    MAX_NAME_BYTES,
+    Archive,
+    ExplicitImages,
+    Prefix,
+    Source,
+    SourceImage,
+    is_item_name,
+)
 from defectoscope.queue import Queue, messages, send_or_leave
 
 _UNFINISHED = (ChunkState.PENDING, ChunkState.RUNNING)
@@ -78,7 +87,7 @@ def submit_job(*, database: Database, queue: Queue, request: JobRequest, chunk_s
 
     Raises:
         NoImagesFound: an explicit list is empty.
-        InvalidRequest: two images of a list have one name.
+        InvalidRequest: two images of a list have one name, or a name is empty, too long or holds a null character.
         IdempotencyConflict: the key was used for a different request.
     """
     if isinstance(request.source, ExplicitImages):
@@ -90,7 +99,7 @@ def submit_job(*, database: Database, queue: Queue, request: JobRequest, chunk_s
             return _record_job(session, queue, request, chunk_size)
     except IntegrityError:
         # Two requests with one key at the same moment: the other one was first.
-        known = _known_job(database, request)
+        known = None if request.idempotency_key is None else _known_job(database, request)
         if known is None:
             raise
         return known
@@ -99,9 +108,15 @@ def submit_job(*, database: Database, queue: Queue, request: JobRequest, chunk_s
 def _check_names(images: Sequence[SourceImage]) -> None:
     if not images:
         raise NoImagesFound
-    names = [image.name for image in images]
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})[:5]
+    for image in images:
+        if not is_item_name(image.name):
+            raise InvalidRequest(
+                f"An image name has 1 to {MAX_NAME_BYTES} bytes in UTF-8 and no null character.",
+                name=ascii(image.name)[:200],
+            )
+    uses = Counter(image.name for image in images)
+    twice = sorted(name for name, count in uses.items() if count > 1)[:5]
+    if twice:
         raise InvalidRequest(f"Image names must be unique within a job; twice: {', '.join(twice)}.", names=twice)
 
 
@@ -166,6 +181,8 @@ def _item_row(job_id: int, image: SourceImage, chunk_id: int | None) -> dict[str
         "label_uri": image.label_uri,
         "error_code": image.error.code if image.error else None,
         "error_message": image.error.message if image.error else None,
+        "label_error_code": image.label_error.code if image.label_error else None,
+        "label_error_message": image.label_error.message if image.label_error else None,
     }
 
 
@@ -216,10 +233,13 @@ def _end_with_error(session: Session, job: Job, error: DefectoscopeError) -> Non
 def lock_job(session: Session, job_id: int) -> Job:
     """Return a job, its row locked until the transaction ends.
 
+    The lock leaves the row's key alone, so that it keeps nobody from writing chunks or items of the job: whoever holds
+    chunks may then write new ones while a cancellation holds the job.
+
     Raises:
         JobNotFound: there is none.
     """
-    job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
+    job = session.get(Job, job_id, with_for_update={"key_share": True}, populate_existing=True)
     if job is None:
         raise JobNotFound(f"There is no job {job_id}.", job_id=job_id)
     return job
@@ -261,9 +281,7 @@ def finish_if_done(session: Session, job_id: int) -> bool:
 def count_items(session: Session, job_id: int) -> dict[ItemState, int]:
     """Return how many images of a job are in each state; computed, never incremented."""
     counts = dict.fromkeys(ItemState, 0)
-    rows = session.execute(
-        select(JobItem.state, func.count()).where(JobItem.job_id == job_id).group_by(JobItem.state)
-    ).tuples()
+    rows = session.execute(select(JobItem.state, func.count()).where(JobItem.job_id == job_id).group_by(JobItem.state))
     counts.update(dict(rows.all()))
     return counts
 
@@ -284,7 +302,9 @@ def cancel_job(*, database: Database, job_id: int) -> None:
         if job.enumerated_at is None:
             job.enumerated_at = job.cancel_requested_at
         waiting = select(Chunk.id).where(Chunk.job_id == job_id, Chunk.state == ChunkState.PENDING)
-        cancel_chunks(session, session.scalars(waiting.with_for_update()).all())
+        # A chunk that somebody is writing at this moment is passed over: waiting for it with the job's lock in hand
+        # could be a deadlock. It is claimed, and its worker hears of the cancellation, or the reconciler ends it.
+        cancel_chunks(session, session.scalars(waiting.with_for_update(skip_locked=True)).all())
         finish_if_done(session, job_id)
 
 

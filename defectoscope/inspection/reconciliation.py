@@ -26,8 +26,8 @@ ATTEMPTS_BEFORE_SPLIT = 2
 def reconcile(*, database: Database, queue: Queue, resend_after_s: int, max_attempts: int) -> None:
     """Do one bounded tick. Of several at the same moment, one works and the others do nothing."""
     stale = func.now() - cast(timedelta(seconds=resend_after_s), Interval)
-    # A transaction for each step: chunks are locked before jobs here and after them in a cancellation, so no
-    # transaction may hold both.
+    # A transaction for each step: the second holds chunks and the third holds jobs, and elsewhere a job may be waited
+    # for with a chunk in hand. No transaction may do it the other way round.
     with database.transaction() as session:
         if _is_elected(session):
             _resend_enumerations(session, queue, stale)
@@ -64,17 +64,26 @@ def _settle_chunks(session: Session, queue: Queue, stale: Any, max_attempts: int
     """Send again, split or give up every chunk that is owed and held by nobody."""
     owed = session.scalars(
         select(Chunk)
+        .join(Job, Job.id == Chunk.job_id)
         .where(
             or_(
                 and_(
-                    Chunk.state == ChunkState.PENDING, or_(Chunk.dispatched_at.is_(None), Chunk.dispatched_at < stale)
+                    Chunk.state == ChunkState.PENDING,
+                    or_(
+                        Chunk.dispatched_at.is_(None),
+                        Chunk.dispatched_at < stale,
+                        # A cancellation passed over it because it was being written at that moment.
+                        Job.cancel_requested_at.is_not(None),
+                    ),
                 ),
                 and_(Chunk.state == ChunkState.RUNNING, Chunk.lease_expires_at < func.now()),
             )
         )
-        .order_by(Chunk.id)
+        # Running before pending, and what has no message before what has an old one: behind a long queue every message
+        # grows old, and those chunks must not hide the ones that nobody else will ever look at.
+        .order_by(Chunk.state.desc(), Chunk.dispatched_at.asc().nulls_first(), Chunk.id)
         .limit(TICK_LIMIT)
-        .with_for_update(skip_locked=True)
+        .with_for_update(of=Chunk, skip_locked=True)
     ).all()
     resent: list[int] = []
     for chunk in owed:

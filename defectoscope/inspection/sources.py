@@ -9,6 +9,14 @@ from threading import Lock
 from defectoscope.errors import BucketNotAllowed, DefectoscopeError
 from defectoscope.storage import S3Uri, Storage
 
+#: As long as an object key can be. The names of a job are indexed, and an index entry has its limits.
+MAX_NAME_BYTES = 1024
+
+
+def is_item_name(name: str) -> bool:
+    """Return whether an image of a job may have this name."""
+    return bool(name) and "\0" not in name and len(name.encode(errors="replace")) <= MAX_NAME_BYTES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceImage:
@@ -20,6 +28,8 @@ class SourceImage:
     label_uri: str | None = None
     #: Set when it is known already that this image cannot be used.
     error: DefectoscopeError | None = None
+    #: Set when it is known already that its label cannot be used; the image is inspected all the same.
+    label_error: DefectoscopeError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +97,16 @@ class InputBuckets:
                 self._opened[bucket] = self.open_bucket(bucket)
             return self._opened[bucket]
 
-    def read(self, uri: str, *, etag: str | None = None) -> bytes:
+    def read(self, uri: str, *, max_bytes: int, etag: str | None = None) -> bytes:
         """Return the bytes at ``s3://bucket/key``.
 
+        Args:
+            uri: the address.
+            max_bytes: a larger object is refused before its content is fetched.
+            etag: what the object must still have.
+
         Raises:
-            BucketNotAllowed, ObjectNotFound, SourceChanged, StorageUnavailable: as they say.
+            BucketNotAllowed, ObjectNotFound, ObjectTooLarge, SourceChanged, StorageUnavailable: as they say.
         """
         address = S3Uri.parse(uri)
-        return self.open(address.bucket).get(address.key, if_match=etag)
+        return self.open(address.bucket).get(address.key, if_match=etag, max_bytes=max_bytes)

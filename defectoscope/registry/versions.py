@@ -154,6 +154,7 @@ def promote(*, database: Database, number: int, actor: str, reason: str, figures
         ModelVersionNotFound: no such number.
     """
     with database.transaction() as session:
+        _lock_champions(session)
         _promote(session, find_version(session, number), actor=actor, reason=reason, figures=figures)
 
 
@@ -164,12 +165,17 @@ def promote_first(*, database: Database, number: int, actor: str) -> bool:
         Whether it was promoted.
     """
     with database.transaction() as session:
-        session.execute(text("SELECT pg_advisory_xact_lock(hashtext('champions'))"))
+        _lock_champions(session)
         if session.get(Champion, DEFAULT_SCOPE) is not None:
             return False
         version = find_version(session, number)
         _promote(session, version, actor=actor, reason="first version", figures={})
         return True
+
+
+def _lock_champions(session: Session) -> None:
+    """Wait for other promotions to end, also for the one that writes the first champion: no row can be locked yet."""
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtext('champions'))"))
 
 
 def _promote(session: Session, version: ModelVersion, *, actor: str, reason: str, figures: dict[str, Any]) -> None:

@@ -38,12 +38,13 @@ class Storage(Protocol):
     the credentials, `BucketNotFound` when the bucket is missing and `InvalidStorageKey` for a key outside the rules.
     """
 
-    def get(self, key: str, *, if_match: str | None = None) -> bytes:
+    def get(self, key: str, *, if_match: str | None = None, max_bytes: int | None = None) -> bytes:
         """Read a whole object.
 
         Args:
             key: The object.
             if_match: The etag the object must still have.
+            max_bytes: The most bytes to read; a larger object is refused before its content is fetched.
 
         Returns:
             Its bytes.
@@ -51,6 +52,7 @@ class Storage(Protocol):
         Raises:
             ObjectNotFound: There is no such object.
             SourceChanged: Its etag is not `if_match`.
+            ObjectTooLarge: It has more than `max_bytes` bytes.
         """
         ...
 

@@ -50,25 +50,22 @@ class ObstoreStorage:
     bucket: str | None = None
     directory: Path | None = None
 
-    def get(self, key: str, *, if_match: str | None = None) -> bytes:
+    def get(self, key: str, *, if_match: str | None = None, max_bytes: int | None = None) -> bytes:
         """Read a whole object; see `Storage.get`."""
         self._check(key)
         options: GetOptions = {} if if_match is None else {"if_match": check_etag(if_match)}
         with translated(**self._facts(key)):
-            return bytes(obstore.get(self.store, key, options=options).bytes())
+            result = obstore.get(self.store, key, options=options)
+        self._check_size(result, key, max_bytes=max_bytes)
+        with translated(**self._facts(key)):
+            return bytes(result.bytes())
 
     def get_to_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> int:
         """Stream an object into a file; see `Storage.get_to_file`."""
         self._check(key)
         with translated(**self._facts(key)):
             result = obstore.get(self.store, key)
-        size_bytes = int(result.meta["size"])
-        if max_bytes is not None and size_bytes > max_bytes:
-            raise ObjectTooLarge(
-                f"The object has {size_bytes} bytes; {max_bytes} are allowed.",
-                **self._facts(key),
-                size_bytes=size_bytes,
-            )
+        self._check_size(result, key, max_bytes=max_bytes)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
             part_path = Path(part.name)
             try:
@@ -220,6 +217,16 @@ class ObstoreStorage:
         check_key(key)
         if self.directory is not None and not (self.directory / key).resolve().is_relative_to(self.directory):
             raise InvalidStorageKey("The key leads out of the storage directory.", key=key)
+
+    def _check_size(self, result: obstore.GetResult, key: str, *, max_bytes: int | None) -> None:
+        """Refuse an object by the size its answer declares, before its content is read."""
+        size_bytes = int(result.meta["size"])
+        if max_bytes is not None and size_bytes > max_bytes:
+            raise ObjectTooLarge(
+                f"The object has {size_bytes} bytes; {max_bytes} are allowed.",
+                **self._facts(key),
+                size_bytes=size_bytes,
+            )
 
     def _fail_without_bucket(self, key: str) -> None:
         """Raise `BucketNotFound` when that is why an object is missing; the answer to a HEAD cannot say it."""
