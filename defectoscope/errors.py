@@ -168,7 +168,7 @@ class QueueUnavailable(NotNow):
 
 
 class ApiUnavailable(NotNow):
-    """The Defectoscope API does not answer; is `defectoscope up` running?"""
+    """The Defectoscope API does not answer; start it with `defectoscope up`."""
 
 
 class ApiRefused(CallerError):
