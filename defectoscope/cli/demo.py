@@ -42,8 +42,9 @@ def demo(
     out = out.absolute()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    # Not below `out`: PostgreSQL runs as an unprivileged user when we are root, and must be able to reach its data.
     scratch = Path(tempfile.mkdtemp(prefix="defectoscope-demo-"))
+    # When we are root, PostgreSQL runs as another account, which has to get to its own directory below this one.
+    scratch.chmod(0o711)
     try:
         with _running_stack(scratch, out / "up.log") as shell:
             problems = _tell_the_story(shell, scratch, out)

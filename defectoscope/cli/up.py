@@ -25,21 +25,20 @@ _EXTERNAL = ("DATABASE__URL", "QUEUE__URL", "STORAGE__ENDPOINT_URL", "STORAGE__A
 
 def up(
     data_dir: Annotated[
-        Path | None, typer.Option(help="Directory of the embedded servers' data.", show_default="user data directory")
+        Path | None,
+        typer.Option(help="Directory of the embedded servers' data.", show_default="of the user, or /var/lib for root"),
     ] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of the API.", show_default="8000, or a free one")
     ] = None,
 ) -> None:
     """Run everything here: servers, migrations, API, worker, trainer and beat. Ctrl-C stops it all."""
-    from platformdirs import user_data_path
-
     from defectoscope.database.migrate import upgrade
     from defectoscope.embedded.stack import EmbeddedStack
     from defectoscope.embedded.supervisor import Supervisor
 
     _check_components()
-    directory = (data_dir or user_data_path("defectoscope")).expanduser().absolute()
+    directory = (data_dir or _default_data_dir()).expanduser().absolute()
     with Supervisor(directory / "logs", write_line=_write_line, colour=sys.stdout.isatty()) as supervisor:
         environment = _external_servers()
         if environment is None:
@@ -62,6 +61,18 @@ def up(
             supervisor.start_all(_processes(environment, directory, url))
             supervisor.say(f"ready at {url}  (data in {directory}; Ctrl-C stops)")
             supervisor.run_until_stopped()
+
+
+def _default_data_dir() -> Path:
+    """Return where data lie when nothing is said.
+
+    PostgreSQL never runs as root but as an account of its own, which root's home directory does not let in.
+    """
+    from platformdirs import site_data_path, user_data_path
+
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/defectoscope") if sys.platform == "linux" else site_data_path("defectoscope")
+    return user_data_path("defectoscope")
 
 
 def _write_line(line: str) -> None:
