@@ -89,18 +89,24 @@ def fetch_revision(images: Sequence[LabelledImage], *, storage: Storage, cache_d
     Raises:
         StorageFault: an object's bytes are not what its hash says.
     """
-
-    def fetch(image: LabelledImage) -> LabelledFile:
-        return LabelledFile(
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    # By hash, so that files of the same content, such as empty labels, are fetched by one thread only.
+    wanted = {image.image_sha256: image.image_key for image in images}
+    wanted |= {image.label_sha256: image.label_key for image in images}
+    with ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch") as pool:
+        for fetched in [
+            pool.submit(_fetch, storage, key=key, sha256=sha256, cache_dir=cache_dir) for sha256, key in wanted.items()
+        ]:
+            fetched.result()
+    files = [
+        LabelledFile(
             name=image.name,
-            image_path=_fetch(storage, key=image.image_key, sha256=image.image_sha256, cache_dir=cache_dir),
-            label_path=_fetch(storage, key=image.label_key, sha256=image.label_sha256, cache_dir=cache_dir),
+            image_path=cache_dir / image.image_sha256,
+            label_path=cache_dir / image.label_sha256,
             image_id=image.image_id,
         )
-
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch") as pool:
-        files = list(pool.map(fetch, images))
+        for image in images
+    ]
     split_of = [image.split.value for image in images]
     train, val = (
         tuple(file for file, split in zip(files, split_of, strict=True) if split == wanted) for wanted in _SPLITS
@@ -141,10 +147,10 @@ def read_directory(directory: Path) -> LabelledFiles:
     return LabelledFiles(train=tuple(files[val_count:]), val=tuple(files[:val_count]))
 
 
-def _fetch(storage: Storage, *, key: str, sha256: str, cache_dir: Path) -> Path:
+def _fetch(storage: Storage, *, key: str, sha256: str, cache_dir: Path) -> None:
     path = cache_dir / sha256
     if path.is_file():
-        return path
+        return
     data = storage.get(key)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise StorageFault(f"The object {key} is not what was stored there: its hash differs.", key=key)
@@ -152,4 +158,3 @@ def _fetch(storage: Storage, *, key: str, sha256: str, cache_dir: Path) -> Path:
     partial = path.with_name(f"{sha256}.{os.getpid()}.partial")
     partial.write_bytes(data)
     partial.replace(path)
-    return path

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 
@@ -16,9 +16,9 @@ from defectoscope.registry import ImageEvaluation, VariantFile, promote_first, p
 from defectoscope.segmentation import ModelContract
 from defectoscope.storage import Storage
 from defectoscope.training import ClaimedRun, record_config
-from trainer.build import BuiltModel, build_model
+from trainer.build import BuiltModel, Observer, build_model
 from trainer.config import TrainingConfig
-from trainer.data import fetch_revision
+from trainer.data import LabelledFiles, fetch_revision
 from trainer.export import stamp
 from trainer.failures import named_failures
 from trainer.lease import RunLease
@@ -29,6 +29,23 @@ log = structlog.get_logger(__name__)
 _SCRATCH = "run-"
 
 
+class Build(Protocol):
+    """Turns labelled files into a checked model file; `trainer.build.build_model` is the one in use."""
+
+    def __call__(
+        self,
+        files: LabelledFiles,
+        /,
+        *,
+        config: TrainingConfig,
+        dataset_revision: str | None,
+        device: Literal["auto", "cpu", "cuda"],
+        work_dir: Path,
+        observer: Observer,
+    ) -> BuiltModel:
+        """Build, or raise."""
+
+
 def execute_run(
     run: ClaimedRun,
     *,
@@ -37,6 +54,7 @@ def execute_run(
     storage: Storage,
     work_dir: Path,
     device: Literal["auto", "cpu", "cuda"],
+    build: Build = build_model,
 ) -> int:
     """Do everything a run owes.
 
@@ -47,6 +65,7 @@ def execute_run(
         storage: where images are and models go.
         work_dir: scratch; the cache of images in it stays for the next run.
         device: where to train.
+        build: makes the model.
 
     Returns:
         The number of the published version.
@@ -64,7 +83,7 @@ def execute_run(
             images = labelled_images(session, revision.id)
         files = fetch_revision(images, storage=storage, cache_dir=work_dir / "images")
         with tempfile.TemporaryDirectory(dir=work_dir, prefix=f"{_SCRATCH}{run.run_id}-") as scratch:
-            model = build_model(
+            model = build(
                 files,
                 config=config,
                 dataset_revision=f"{revision.name}@{revision.number}",

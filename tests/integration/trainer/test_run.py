@@ -27,19 +27,16 @@ def _versions(database):
         return session.scalars(select(ModelVersion).order_by(ModelVersion.number)).all()
 
 
-def test_the_first_run_gives_the_champion_and_the_second_waits_behind_it(
-    trainer, revision, database, storage, tmp_path
-):
+def test_the_first_run_puts_its_model_into_service(trainer, revision, database, storage, tmp_path):
     first = trainer.request(revision)
-    second = trainer.request(revision, seed=1, epochs=1)
 
-    results = [_finish(trainer.start(run_id)) for run_id in (first, second)]
+    status, output = _finish(trainer.start(first))
 
-    assert [status for status, _ in results] == [0, 0], results
-    assert [trainer.row(run_id).state for run_id in (first, second)] == [TrainingRunState.SUCCEEDED] * 2
+    assert status == 0, output
+    assert trainer.row(first).state is TrainingRunState.SUCCEEDED
     assert trainer.row(first).stage is None
     assert trainer.row(first).lease_owner is None
-    assert [version.number for version in _versions(database)] == [1, 2]
+    assert [version.number for version in _versions(database)] == [1]
     with database.transaction() as session:
         champion = find_champion(session)
         variant = session.scalars(select(ModelVariant).where(ModelVariant.model_version_id == champion.id)).one()
