@@ -75,5 +75,8 @@ class _Tally:
             self._sent_bytes += file.size_bytes
 
     def sentence(self) -> str:
-        sent = f"Uploaded {self._sent_count} files ({format_bytes(self._sent_bytes)})"
-        return f"{sent}; {self._there_count} were stored already." if self._there_count else f"{sent}."
+        files = "file" if self._sent_count == 1 else "files"
+        sent = f"Uploaded {self._sent_count} {files} ({format_bytes(self._sent_bytes)})"
+        if not self._there_count:
+            return f"{sent}."
+        return f"{sent}; {self._there_count} {'was' if self._there_count == 1 else 'were'} stored already."
