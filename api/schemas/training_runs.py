@@ -6,14 +6,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints
 
-from api.schemas.base import Body, Moment, Problem, Text, shows
+from api.schemas.base import LARGEST_INTEGER, Body, Moment, Problem, Text, shows
 from api.schemas.datasets import DatasetReference
 from defectoscope.database import TrainingRunState
 from defectoscope.training.queries import RunView
 
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 #: What a recipe's fields can be. Which fields there are is the trainer's to say.
-Scalar = bool | int | float | Text | None
+Scalar = bool | Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)] | float | Text | None
 Value = Scalar | Annotated[list[Scalar], Field(max_length=16)]
 
 

@@ -1,24 +1,35 @@
 from __future__ import annotations
 
+import pytest
 
-def submit(client, source, *, key=None, **asked):
-    headers = {"Idempotency-Key": key} if key else {}
-    return client.post("/v1/jobs", json={"source": source, **asked}, headers=headers)
-
-
-def images(bucket, count=1):
-    listed = [{"name": f"{n}.png", "uri": f"s3://{bucket}/in/{n}.png"} for n in range(count)]
-    return {"kind": "images", "images": listed}
+from defectoscope.registry import promote
+from tests.images import draw_part, encode
 
 
-def test_a_job_of_named_images_takes_the_champion_and_its_defaults(client, model, bucket):
-    answer = submit(client, images(bucket, 3), name="night shift")
+def code_of(answer):
+    return answer.json()["error"]["code"]
+
+
+@pytest.fixture
+def place(services):
+    """Put objects into our bucket."""
+
+    def put(*keys, data=None):
+        for key in keys:
+            services.storage.put(key, data or encode(draw_part()[0], "PNG"), content_type="image/png")
+
+    return put
+
+
+def test_a_job_of_named_images_takes_the_champion_and_its_defaults(client, submit, model, bucket):
+    answer = submit({f"{n}.png": f"s3://{bucket}/in/{n}.png" for n in range(3)}, name="night shift")
 
     job = answer.json()
     assert answer.status_code == 201
     assert (job["state"], job["model_version"], job["name"]) == ("running", model, "night shift")
     assert job["source"] == {"kind": "images", "count": 3}
     assert job["images"] == {"total": 3, "pending": 3, "succeeded": 0, "failed": 0, "cancelled": 0}
+    assert job["enumerated"] is True
     assert job["params"] == {
         "threshold": 0.4,
         "min_area_px": 16,
@@ -27,3 +38,239 @@ def test_a_job_of_named_images_takes_the_champion_and_its_defaults(client, model
         "qa_min_iou": 0.5,
     }
     assert client.get(f"/v1/jobs/{job['id']}").json() == job
+
+
+def test_a_job_keeps_what_was_asked_for(submit, model, publish_model, bucket):
+    other = publish_model(threshold=0.9)
+    asked = {"threshold": 0.25, "min_area_px": 0, "overlays": "all", "mm_per_px": 0.1, "qa_min_iou": 0.0}
+
+    job = submit({"a.png": f"s3://{bucket}/a.png"}, model_version=other, **asked).json()
+
+    assert job["model_version"] == other
+    assert job["params"] == asked
+
+
+def test_a_job_of_a_prefix_waits_for_its_enumeration(client, place, model, bucket):
+    place("lot/images/a.png", "lot/labels/a.png")
+
+    answer = client.post("/v1/jobs", json={"source": {"kind": "prefix", "uri": f"s3://{bucket}/lot/images"}})
+
+    job = answer.json()
+    assert answer.status_code == 201
+    assert (job["state"], job["enumerated"], job["images"]["total"]) == ("pending", False, 0)
+    assert job["source"] == {"kind": "prefix", "uri": f"s3://{bucket}/lot/images", "labels_uri": None}
+
+
+def test_a_job_of_an_archive_waits_for_its_enumeration(client, place, model, bucket):
+    place("in/batch.zip", data=b"not looked at yet")
+
+    answer = client.post("/v1/jobs", json={"source": {"kind": "archive", "uri": f"s3://{bucket}/in/batch.zip"}})
+
+    assert answer.status_code == 201
+    assert answer.json()["source"] == {"kind": "archive", "uri": f"s3://{bucket}/in/batch.zip"}
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        pytest.param({"kind": "images", "images": []}, (422, "no_images_found"), id="an empty list"),
+        pytest.param({"kind": "prefix", "uri": "s3://{own}/nothing"}, (422, "no_images_found"), id="an empty prefix"),
+        pytest.param({"kind": "prefix", "uri": "s3://{own}/texts"}, (422, "no_images_found"), id="a prefix of texts"),
+        pytest.param({"kind": "prefix", "uri": "s3://{own}/a//b"}, (422, "invalid_storage_uri"), id="no key begins so"),
+        pytest.param({"kind": "prefix", "uri": "s3://not-ours/a"}, (422, "bucket_not_allowed"), id="a bucket not ours"),
+        pytest.param({"kind": "prefix", "uri": "s3://is-missing/a"}, (404, "bucket_not_found"), id="a missing bucket"),
+        pytest.param(
+            {"kind": "prefix", "uri": "s3://{own}/lot", "labels_uri": "s3://is-missing/a"},
+            (404, "bucket_not_found"),
+            id="a missing bucket of labels",
+        ),
+        pytest.param(
+            {"kind": "images", "images": [{"name": "a", "uri": "s3://not-ours/a"}]},
+            (422, "bucket_not_allowed"),
+            id="an image in a bucket not ours",
+        ),
+        pytest.param(
+            {"kind": "images", "images": [{"name": "a", "uri": "s3://{own}/a", "label_uri": "s3://not-ours/a"}]},
+            (422, "bucket_not_allowed"),
+            id="a label in a bucket not ours",
+        ),
+        pytest.param(
+            {"kind": "archive", "uri": "s3://{own}/gone.zip"}, (404, "object_not_found"), id="a missing archive"
+        ),
+        pytest.param(
+            {"kind": "archive", "uri": "s3://{own}"}, (422, "invalid_storage_key"), id="an archive of no name"
+        ),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_refused(client, place, bucket, source, expected):
+    place("lot/a.png", "texts/readme.txt")
+
+    answer = client.post("/v1/jobs", json={"source": _filled(source, bucket)})
+
+    assert (answer.status_code, code_of(answer)) == expected
+    assert client.get("/v1/jobs").json()["items"] == []
+
+
+def _filled(source, bucket):
+    if isinstance(source, dict):
+        return {name: _filled(value, bucket) for name, value in source.items()}
+    if isinstance(source, list):
+        return [_filled(value, bucket) for value in source]
+    return source.replace("{own}", bucket)
+
+
+def test_without_a_promoted_model_no_job_is_taken(submit, publish_model, bucket):
+    publish_model()
+
+    answer = submit({"a.png": f"s3://{bucket}/a.png"})
+
+    assert (answer.status_code, code_of(answer)) == (409, "model_not_ready")
+
+
+def test_an_unknown_model_version_is_not_found(submit, model, bucket):
+    answer = submit({"a.png": f"s3://{bucket}/a.png"}, model_version=99)
+
+    assert (answer.status_code, code_of(answer)) == (404, "model_version_not_found")
+
+
+def test_the_same_key_with_the_same_request_gives_the_same_job(submit, walk, model, bucket):
+    images = {"a.png": f"s3://{bucket}/a.png"}
+    first = submit(images, key="shift-7")
+
+    second = submit(images, key="shift-7")
+
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert second.json() == first.json()
+    assert len(walk("/v1/jobs")) == 1
+
+
+def test_a_repeated_request_gives_its_job_although_another_version_was_promoted(
+    services, submit, model, publish_model, bucket
+):
+    images = {"a.png": f"s3://{bucket}/a.png"}
+    first = submit(images, key="shift-7")
+    promote(database=services.database, number=publish_model(threshold=0.9), actor="test", reason="", figures={})
+
+    second = submit(images, key="shift-7")
+
+    assert second.status_code == 200
+    assert second.json() == first.json()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"threshold": 0.75}, id="threshold"),
+        pytest.param({"name": "day shift"}, id="name"),
+        pytest.param({"model_version": 2}, id="model version"),
+        pytest.param({"mm_per_px": 1.0}, id="pixel size"),
+    ],
+)
+def test_the_same_key_with_another_request_is_a_conflict(submit, model, publish_model, bucket, change):
+    publish_model()
+    images = {"a.png": f"s3://{bucket}/a.png"}
+    submit(images, key="shift-7")
+
+    answer = submit(images, key="shift-7", **change)
+
+    assert (answer.status_code, code_of(answer)) == (409, "idempotency_conflict")
+
+
+def test_without_a_key_every_request_is_a_job_of_its_own(submit, walk, model, bucket):
+    images = {"a.png": f"s3://{bucket}/a.png"}
+
+    ids = [submit(images).json()["id"] for _ in range(2)]
+
+    assert [job["id"] for job in walk("/v1/jobs")] == ids[::-1]
+
+
+def test_the_list_of_jobs_is_walked_once_newest_first(submit, walk, client, model, bucket):
+    ids = [submit({"a.png": f"s3://{bucket}/a.png"}).json()["id"] for _ in range(5)]
+    client.post(f"/v1/jobs/{ids[1]}/cancel")
+
+    seen = walk("/v1/jobs", limit=2)
+    running = walk("/v1/jobs", limit=2, state="running")
+
+    assert [job["id"] for job in seen] == ids[::-1]
+    assert [job["id"] for job in running] == [ids[4], ids[3], ids[2], ids[0]]
+
+
+def test_cancelling_ends_a_job_that_nobody_has_begun(client, submit, model, bucket):
+    job = submit({"a.png": f"s3://{bucket}/a.png"}).json()
+
+    answer = client.post(f"/v1/jobs/{job['id']}/cancel")
+    again = client.post(f"/v1/jobs/{job['id']}/cancel")
+
+    assert answer.status_code == 200
+    assert (answer.json()["state"], answer.json()["cancel_requested"]) == ("cancelled", True)
+    assert answer.json()["images"]["cancelled"] == 1
+    assert (again.status_code, code_of(again)) == (409, "job_not_cancellable")
+
+
+def test_a_running_job_cannot_be_retried(client, submit, model, bucket):
+    job = submit({"a.png": f"s3://{bucket}/a.png"}).json()
+
+    answer = client.post(f"/v1/jobs/{job['id']}/retry")
+
+    assert (answer.status_code, code_of(answer)) == (409, "job_not_retryable")
+
+
+def test_a_retry_opens_the_failed_images_again(client, work, inspected, walk):
+    job_id, images = inspected
+
+    answer = client.post(f"/v1/jobs/{job_id}/retry")
+
+    job = answer.json()
+    assert answer.status_code == 200
+    assert (job["state"], job["finished_at"]) == ("running", None)
+    assert job["images"] == {"total": 5, "pending": 1, "succeeded": 4, "failed": 0, "cancelled": 0}
+    assert [item["name"] for item in walk(f"/v1/jobs/{job_id}/items", state="pending")] == ["d.png"]
+
+    work(job, {"d.png": (images["c.png"], [])})
+
+    assert client.get(f"/v1/jobs/{job_id}").json()["state"] == "succeeded"
+
+
+def test_an_ended_job_has_everything_counted(client, inspected, walk):
+    job_id, images = inspected
+
+    job = client.get(f"/v1/jobs/{job_id}").json()
+    items = {item["name"]: item for item in walk(f"/v1/jobs/{job_id}/items", limit=2)}
+
+    assert job["state"] == "partial"
+    assert (job["defective_images"], job["defects"], job["label_errors"]) == (3, 4, 0)
+    assert (job["qa"]["images"], job["qa"]["passed"]) == (1, True)
+    assert job["qa"]["pooled"]["iou_defect"] == pytest.approx(30 / 50)
+    assert job["qa"]["mean"]["dice"] == pytest.approx(60 / 80)
+    assert list(items) == ["a.png", "b.png", "c.png", "e.png", "d.png"]
+    assert (items["a.png"]["verdict"], items["a.png"]["defect_count"]) == ("defective", 2)
+    assert items["a.png"]["image_id"] == images["a.png"]["id"]
+    assert items["d.png"]["error"] == {"code": "object_not_found", "message": "No object has this key."}
+    assert items["e.png"]["qa"]["tp"] == 30
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        pytest.param("GET", "/v1/jobs/999", id="look"),
+        pytest.param("POST", "/v1/jobs/999/cancel", id="cancel"),
+        pytest.param("POST", "/v1/jobs/999/retry", id="retry"),
+        pytest.param("GET", "/v1/jobs/999/items", id="items"),
+    ],
+)
+def test_an_unknown_job_is_not_found(client, method, path):
+    answer = client.request(method, path)
+
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "job_not_found"
+    assert answer.json()["error"]["details"] == {"job_id": 999}
+
+
+def test_a_job_of_ten_thousand_images_is_one_request(client, model, bucket):
+    listed = [{"name": f"{n:06}.png", "uri": f"s3://{bucket}/{n:06}.png"} for n in range(10_000)]
+
+    answer = client.post("/v1/jobs", json={"source": {"kind": "images", "images": listed}})
+
+    assert answer.status_code == 201
+    assert answer.json()["images"]["pending"] == 10_000
