@@ -82,18 +82,19 @@ class TrainingConfig(BaseModel):
         return self.model_dump(mode="json")
 
 
-#: ``default`` is the mission's recipe. ``quick`` gives a usable model on two CPU cores in about two minutes.
+#: ``default`` is the mission's recipe. ``quick`` gives a usable model on two CPU cores in about two minutes: a small
+#: encoder, most epochs at half size, a schedule that ends where the time does.
 PRESETS: dict[str, TrainingConfig] = {
     "default": TrainingConfig(),
     "quick": TrainingConfig(
         encoder="mobilenet_v2",
         encoder_weights=None,
         loss="cross_entropy+dice",
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         schedule="one_cycle",
-        epochs=12,
+        epochs=11,
+        half_size_share=0.64,
         augmentation="flips",
-        autocast="auto",
-        time_budget_s=120,
+        time_budget_s=150,
     ),
 }

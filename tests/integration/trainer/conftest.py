@@ -90,8 +90,16 @@ class Trainer:
             )
 
     def start(self, run_id):
+        return self._start("trainer", "run", str(run_id))
+
+    def start_worker(self):
+        """Start a Celery worker as `defectoscope up` does."""
+        options = ("-Q", "training", "-P", "threads", "-c", "1", "--without-mingle", "--without-gossip")
+        return self._start("celery", "--quiet", "-A", "trainer.app", "worker", *options)
+
+    def _start(self, module, *arguments):
         return subprocess.Popen(
-            [sys.executable, "-m", "trainer", "run", str(run_id)],
+            [sys.executable, "-m", module, *arguments],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

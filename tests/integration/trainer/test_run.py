@@ -7,7 +7,9 @@ import time
 
 from sqlalchemy import select
 
+from defectoscope.connect import open_queue
 from defectoscope.database import Evaluation, EvaluationImage, ModelVariant, ModelVersion, TrainingRunState
+from defectoscope.queue import messages
 from defectoscope.registry import find_champion
 from defectoscope.segmentation import ModelContract
 from defectoscope.training import claim_run, metrics_of
@@ -67,20 +69,23 @@ def test_the_first_run_puts_its_model_into_service(trainer, revision, database, 
     assert variant.parity["mask_iou"] >= 0.999
 
 
-def test_a_run_told_to_stop_ends_as_interrupted_and_leaves_nothing(trainer, revision, database, tmp_path):
+def test_a_worker_told_to_stop_ends_its_run_as_interrupted_and_leaves_nothing(
+    trainer, revision, settings, database, tmp_path
+):
     run_id = trainer.request(revision, epochs=10_000)
-    process = trainer.start(run_id)
+    worker = trainer.start_worker()
+    open_queue(settings, name="test").send([messages.run_training(run_id)])
     deadline = time.monotonic() + _PATIENCE_S
     while not _has_metrics(database, run_id):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
+        assert worker.poll() is None, worker.communicate()
+        assert time.monotonic() < deadline, trainer.row(run_id).error_message
         time.sleep(0.2)
 
-    process.send_signal(signal.SIGTERM)
-    status, output = _finish(process)
+    worker.send_signal(signal.SIGTERM)
+    status, output = _finish(worker)
 
     row = trainer.row(run_id)
-    assert status == 1, output
+    assert status == 0, output
     assert (row.state, row.error_code) == (TrainingRunState.FAILED, "training_interrupted")
     assert _versions(database) == []
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["images"]
