@@ -22,7 +22,7 @@ class ObjectIn(Body):
     model_config = shows({"sha256": _SHA256, "size_bytes": 183422, "content_type": "image/png"})
 
     sha256: Sha256
-    size_bytes: Annotated[int, Field(ge=1, le=MAX_OBJECT_BYTES)]
+    size_bytes: Annotated[int, Field(ge=0, le=MAX_OBJECT_BYTES)]
     content_type: Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z0-9.+-]+/[a-z0-9.+-]+$")]
 
     def to_announced(self) -> Announced:

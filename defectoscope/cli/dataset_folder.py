@@ -77,7 +77,6 @@ def find_dataset(root: Path) -> DatasetFolder:
     """
     found = find_in_folder(root)
     left_out = [LeftOut(name, "label_without_image", "There is no image for this label.") for name in found.lone_labels]
-    left_out += [LeftOut(name, "image_empty", "The file is empty.") for name in found.empty]
     is_split = any(split_in_name(image.name) for image in found.images)
     pairs: list[Pair] = []
     for image in found.images:

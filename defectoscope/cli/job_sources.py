@@ -147,9 +147,6 @@ def describe_found(found: Found) -> str:
     if found.lone_labels:
         few = ", ".join(found.lone_labels[:3])
         sentences.append(f"Left out {_many(len(found.lone_labels), 'label')} without an image ({few}).")
-    if found.empty:
-        few = ", ".join(found.empty[:3])
-        sentences.append(f"Left out {_many(len(found.empty), 'empty file')} ({few}).")
     if found.ignored_count:
         sentences.append(f"Ignored {_many(found.ignored_count, 'file')} that {_are(found.ignored_count)} no images.")
     return " ".join(sentences)

@@ -38,13 +38,11 @@ class Found:
     Attributes:
         images: in the order of their names.
         lone_labels: names of labels that belong to no image.
-        empty: names of images and labels without a single byte, which cannot be stored; they are left out.
         ignored_count: files that are neither images nor labels.
     """
 
     images: list[LocalImage]
     lone_labels: list[str]
-    empty: list[str]
     ignored_count: int
 
     @property
@@ -64,7 +62,7 @@ def find_in_folder(root: Path, *, labels_root: Path | None = None) -> Found:
         NoImagesFound: there is no image.
         InvalidRequest: a folder cannot be read.
     """
-    files, empty = _without_empty(dict(list_files(root)))
+    files = dict(list_files(root))
     if labels_root is None and root.name == IMAGES_FOLDER and (root.parent / LABELS_FOLDER).is_dir():
         labels_root = root.parent / LABELS_FOLDER
     if labels_root is None:
@@ -72,22 +70,19 @@ def find_in_folder(root: Path, *, labels_root: Path | None = None) -> Found:
         pairs = {name: files[label] if label else None for name, label in pair_labels(taken).items()}
         labels = {name: files[name] for name in taken if is_label_name(name) and name not in pairs}
     else:
-        labels, empty_labels = _without_empty(dict(list_files(labels_root)))
-        labels = {name: path for name, path in labels.items() if _has_image_extension(name)}
-        empty = list(dict.fromkeys([*empty, *empty_labels]))
+        labels = {name: path for name, path in list_files(labels_root) if _has_image_extension(name)}
         by_stem = {stem(name): path for name, path in labels.items()}
         inside = set(labels.values())
         pairs = {
             name: by_stem.get(stem(name)) for name, path in files.items() if is_image_name(name) and path not in inside
         }
     if not pairs:
-        raise NoImagesFound(f"There is no image in {root}{' that is not empty' if empty else ''}.", directory=str(root))
+        raise NoImagesFound(f"There is no image in {root}.", directory=str(root))
     used = {path for path in pairs.values() if path is not None}
     known = {files[name] for name in pairs} | set(labels.values())
     return Found(
         images=[LocalImage(name=name, path=files[name], label_path=label) for name, label in pairs.items()],
         lone_labels=[name for name, path in labels.items() if path not in used],
-        empty=empty,
         ignored_count=sum(path not in known for path in files.values()),
     )
 
@@ -114,11 +109,7 @@ def name_files(paths: Sequence[Path], *, labels_root: Path | None = None) -> Fou
         LocalImage(name=_printable(name), path=path, label_path=by_stem.get(stem(name)))
         for name, path in zip(names, paths, strict=True)
     ]
-    empty = [image.name for image in images if image.path.stat().st_size == 0]
-    if len(empty) == len(images):
-        raise NoImagesFound("There is no image that is not empty.", names=empty)
-    images = [image for image in images if image.name not in empty]
-    return Found(images=images, lone_labels=[], empty=empty, ignored_count=0)
+    return Found(images=images, lone_labels=[], ignored_count=0)
 
 
 def list_files(root: Path) -> Iterator[tuple[str, Path]]:
@@ -149,12 +140,6 @@ def list_files(root: Path) -> Iterator[tuple[str, Path]]:
             if not name.startswith(".") and path.is_file():
                 found.append((_printable(path.relative_to(root).as_posix()), path))
     yield from sorted(found)
-
-
-def _without_empty(files: dict[str, Path]) -> tuple[dict[str, Path], list[str]]:
-    """Return the files that hold something, and the names of images and labels that do not."""
-    full = {name: path for name, path in files.items() if not _has_image_extension(name) or path.stat().st_size > 0}
-    return full, [name for name in files if name not in full]
 
 
 def _has_image_extension(name: str) -> bool:

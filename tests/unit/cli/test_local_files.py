@@ -67,15 +67,13 @@ def test_what_is_neither_image_nor_label_is_counted(tree):
     assert found.ignored_count == 3
 
 
-def test_empty_files_are_left_out_by_name(tree):
-    root = tree("images/a.jpg", "images/b.jpg", "labels/a.png")
-    (root / "images/b.jpg").write_bytes(b"")
-    (root / "labels/a.png").write_bytes(b"")
+def test_empty_files_are_taken_so_that_they_get_their_named_error(tree):
+    root = tree("images/a.jpg", "labels/a.png")
+    (root / "images/a.jpg").write_bytes(b"")
 
     found = find_in_folder(root)
 
-    assert pairs(found) == {"images/a.jpg": None}
-    assert found.empty == ["images/b.jpg", "labels/a.png"]
+    assert pairs(found) == {"images/a.jpg": "labels/a.png"}
 
 
 @pytest.mark.parametrize("names", [["readme.md"], ["labels/a.png"]], ids=["no picture", "labels alone"])
