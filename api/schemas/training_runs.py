@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import isfinite
 from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints
@@ -32,7 +34,12 @@ class EpochOut(Body):
     model_config = shows({"epoch": 1, "values": {"train_loss": 0.41, "val_iou_defect": 0.52}})
 
     epoch: int
-    values: dict[str, float]
+    values: dict[str, float | None] = Field(description="null: not a finite number, which JSON has no word for")
+
+    @classmethod
+    def of(cls, epoch: int, values: Mapping[str, float]) -> Self:
+        """Return the figures as they go over the wire."""
+        return cls(epoch=epoch, values={name: value if isfinite(value) else None for name, value in values.items()})
 
 
 class TrainingRunOut(Body):
@@ -78,7 +85,7 @@ class TrainingRunOut(Body):
             config=run.config,
             error=Problem.of(run.error_code, run.error_message),
             model_version=view.model_version,
-            metrics=[EpochOut(epoch=epoch, values=values) for epoch, values in view.metrics.items()],
+            metrics=[EpochOut.of(epoch, values) for epoch, values in view.metrics.items()],
             created_at=run.created_at,
             started_at=run.started_at,
             finished_at=run.finished_at,

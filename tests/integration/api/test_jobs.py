@@ -1,9 +1,16 @@
 from __future__ import annotations
 
-import pytest
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
+from api.app import create_app
 from defectoscope.registry import promote
 from tests.images import draw_part, encode
+
+BASE_URL = "http://127.0.0.1:8000"
 
 
 def code_of(answer):
@@ -156,6 +163,31 @@ def test_a_repeated_request_gives_its_job_although_another_version_was_promoted(
 
     assert second.status_code == 200
     assert second.json() == first.json()
+
+
+def test_requests_with_one_key_at_one_moment_are_one_job(submit, walk, model, bucket):
+    images = {"a.png": f"s3://{bucket}/a.png"}
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: submit(images, key="shift-7"), range(8)))
+
+    assert {answer.status_code for answer in answers} <= {200, 201}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert len(walk("/v1/jobs")) == 1
+
+
+def test_a_job_is_taken_although_the_queue_is_away(client, model, bucket, api_settings):
+    url = SecretStr("redis://127.0.0.1:1/0")
+    queue = api_settings.queue.model_copy(update={"url": url})
+
+    with TestClient(create_app(api_settings.model_copy(update={"queue": queue})), base_url=BASE_URL) as other:
+        answer = other.post(
+            "/v1/jobs",
+            json={"source": {"kind": "images", "images": [{"name": "a.png", "uri": f"s3://{bucket}/a.png"}]}},
+        )
+
+    assert answer.status_code == 201
+    assert client.get(f"/v1/jobs/{answer.json()['id']}").json()["images"]["pending"] == 1
 
 
 @pytest.mark.parametrize(
