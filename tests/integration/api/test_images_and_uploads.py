@@ -133,8 +133,8 @@ def test_an_unknown_image_is_not_found(client, path):
     assert answer.json()["error"]["code"] == "image_not_found"
 
 
-def test_a_signed_upload_stores_the_bytes_and_is_then_not_needed(client, services, bucket):
-    data = picture()
+@pytest.mark.parametrize("data", [pytest.param(picture(), id="an image"), pytest.param(b"", id="an empty file")])
+def test_a_signed_upload_stores_the_bytes_and_is_then_not_needed(client, services, bucket, data):
     [wanted] = announce(client, data).json()["items"]
 
     put = httpx.put(wanted["upload"]["url"], content=data, headers=wanted["upload"]["headers"])

@@ -51,8 +51,8 @@ def named(*names):
         ),
         pytest.param(
             UploadsIn,
-            {"objects": [{"sha256": HASH, "size_bytes": 0, "content_type": "image/png"}]},
-            id="an empty upload",
+            {"objects": [{"sha256": HASH, "size_bytes": -1, "content_type": "image/png"}]},
+            id="an upload of less than nothing",
         ),
         pytest.param(
             UploadsIn,
