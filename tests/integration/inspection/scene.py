@@ -1,4 +1,4 @@
-"""Puts rows where a test of inspection needs them, and tells what became of them. Everything goes through the product."""
+"""Puts rows where a test of inspection needs them, through the product, and tells what became of them."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ class Scene:
         return complete_chunk(database=self.database, chunk=chunk, outcomes=outcomes)
 
     def reconcile(self, *, resend_after_s=60, max_attempts=3):
-        reconcile(
-            database=self.database, queue=self.queue, resend_after_s=resend_after_s, max_attempts=max_attempts
-        )
+        reconcile(database=self.database, queue=self.queue, resend_after_s=resend_after_s, max_attempts=max_attempts)
 
     def chunks(self, job_id):
         with self.database.transaction() as session:

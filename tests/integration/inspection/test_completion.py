@@ -99,8 +99,7 @@ def test_jobs_of_different_parameters_share_labels_in_opposite_order_without_a_d
     names = [f"picture-{number}" for number in range(40)]
     scene.finish_with(scene.submit(images=40, chunk_size=40), names)
     jobs = [
-        scene.submit(images=40, chunk_size=40, params=replace(PARAMS, threshold=0.1 * number))
-        for number in range(1, 5)
+        scene.submit(images=40, chunk_size=40, params=replace(PARAMS, threshold=0.1 * number)) for number in range(1, 5)
     ]
     chunks = [scene.claim(scene.owed(job_id)[0]) for job_id in jobs]
     together = Barrier(len(chunks))

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+import structlog
+from kombu import Connection
+
+from defectoscope.errors import QueueUnavailable
+from defectoscope.queue import CeleryQueue, MemoryQueue, make_celery, messages, send_or_leave
+
+
+class _Received:
+    """What a consumer finds in the broker, read as any worker would: in order, through kombu."""
+
+    def __init__(self, app):
+        self._app = app
+
+    def __call__(self, queue):
+        found = []
+        with self._app.connection_for_read() as connection:
+            channel = connection.channel()
+            while (message := channel.basic_get(queue, no_ack=True)) is not None:
+                args, _, _ = json.loads(message.body)
+                found.append(messages.Message(message.headers["task"], queue, tuple(args)))
+            channel.close()
+        return found
+
+
+def _close(app):
+    app.pool.force_close_all()
+    app.close()
+
+
+@pytest.fixture
+def celery_app(connections, bucket):
+    app = make_celery("test", broker_url=connections.queue_url, key_prefix=f"{bucket}:")
+    yield app
+    _close(app)
+
+
+@pytest.fixture(params=["memory", "celery"])
+def sent(request):
+    """A queue, and how to read what was sent to one of its queues."""
+    if request.param == "memory":
+        queue = MemoryQueue()
+        return queue, lambda name: [message for message in queue.messages if message.queue == name]
+    app = request.getfixturevalue("celery_app")
+    return CeleryQueue(app), _Received(app)
+
+
+@pytest.fixture
+def dead_broker():
+    """The address of a broker that is away."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"redis://127.0.0.1:{probe.getsockname()[1]}/0"
+
+
+ALL = [
+    messages.process_chunk(3),
+    messages.enumerate_job(1),
+    messages.process_chunk(2),
+    messages.run_training(7),
+    messages.process_chunk(3),
+]
+
+
+def test_messages_arrive_in_order_in_their_queue_doubled_ones_too(sent):
+    queue, receive = sent
+
+    queue.send(ALL)
+
+    assert receive(messages.INSPECTION_QUEUE) == [ALL[0], ALL[1], ALL[2], ALL[4]]
+    assert receive(messages.TRAINING_QUEUE) == [ALL[3]]
+    assert receive(messages.CONTROL_QUEUE) == []
+
+
+def test_sending_nothing_sends_nothing(sent):
+    queue, receive = sent
+
+    queue.send([])
+
+    assert receive(messages.INSPECTION_QUEUE) == []
+
+
+def test_messages_may_come_from_a_generator(sent):
+    queue, receive = sent
+
+    queue.send(messages.process_chunk(number) for number in range(3))
+
+    assert [message.args for message in receive(messages.INSPECTION_QUEUE)] == [(0,), (1,), (2,)]
+
+
+def test_systems_with_different_prefixes_share_a_broker_unseen(connections, celery_app, bucket):
+    other = make_celery("other", broker_url=connections.queue_url, key_prefix=f"{bucket}-other:")
+
+    CeleryQueue(celery_app).send([messages.process_chunk(1)])
+
+    assert _Received(other)(messages.INSPECTION_QUEUE) == []
+    assert len(_Received(celery_app)(messages.INSPECTION_QUEUE)) == 1
+    _close(other)
+
+
+def test_a_message_is_json_and_has_no_place_for_a_result(connections, celery_app):
+    CeleryQueue(celery_app).send([messages.process_chunk(5)])
+
+    with celery_app.connection_for_read() as connection:
+        channel = connection.channel()
+        message = channel.basic_get(messages.INSPECTION_QUEUE, no_ack=True)
+        channel.close()
+    assert message.content_type == "application/json"
+    assert json.loads(message.body)[0] == [5]
+    assert celery_app.conf.result_backend is None
+
+
+def test_a_broker_that_answers_is_pinged_without_an_error(celery_app):
+    CeleryQueue(celery_app).ping()
+
+
+def test_a_broker_that_is_away_is_told_soon(dead_broker):
+    app = make_celery("test", broker_url=dead_broker, key_prefix="x:")
+    queue = CeleryQueue(app)
+
+    for act in (lambda: queue.send([messages.process_chunk(1)]), queue.ping):
+        started = time.monotonic()
+        with pytest.raises(QueueUnavailable):
+            act()
+        assert time.monotonic() - started < 5
+    _close(app)
+
+
+def test_a_broker_that_wants_another_password_is_told(connections):
+    url = Connection(connections.queue_url)
+    app = make_celery("test", broker_url=f"redis://:wrong@{url.hostname}:{url.port}/0", key_prefix="x:")
+    queue = CeleryQueue(app)
+
+    with pytest.raises(QueueUnavailable):
+        queue.send([messages.process_chunk(1)])
+    with pytest.raises(QueueUnavailable):
+        queue.ping()
+
+    _close(app)
+
+
+def test_work_that_is_recorded_goes_on_without_the_broker(dead_broker):
+    app = make_celery("test", broker_url=dead_broker, key_prefix="x:")
+
+    with structlog.testing.capture_logs() as logs:
+        send_or_leave(CeleryQueue(app), [messages.process_chunk(1)])
+
+    assert [entry["event"] for entry in logs] == ["queue.unavailable"]
+    _close(app)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from defectoscope.errors import EngineFailed, InvalidModel, ProviderUnavailable
+from tests.models import CONTRACT, write_dark_is_defect
+from worker.engine import EngineOptions, OnnxEngine, check_device
+
+CPU = EngineOptions(device="cpu", intra_op_threads=1)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return OnnxEngine(write_dark_is_defect(tmp_path / "model.onnx"), options=CPU)
+
+
+def test_the_engine_runs_any_number_of_images_and_knows_its_contract(engine):
+    images = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
+
+    probabilities, seconds = engine.run(images)
+
+    assert np.array_equal(probabilities, 255 - images.max(axis=3))
+    assert np.array_equal(engine(images[:1]), probabilities[:1])
+    assert seconds > 0
+    assert (engine.contract, engine.provider) == (CONTRACT, "CPUExecutionProvider")
+
+
+def test_images_of_another_size_are_refused(engine):
+    with pytest.raises(EngineFailed):
+        engine(np.zeros((1, 128, 128, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda path: path, id="missing"),
+        pytest.param(lambda path: (path.write_bytes(b"") and path) or path, id="empty"),
+        pytest.param(lambda path: path.write_bytes(b"no model") and path, id="no-model"),
+        pytest.param(lambda path: write_dark_is_defect(path, metadata={}), id="no-metadata"),
+        pytest.param(lambda path: write_dark_is_defect(path, batch=1), id="fixed-batch"),
+        pytest.param(
+            lambda path: write_dark_is_defect(path, metadata=replace(CONTRACT, input_size_wh=(128, 256)).to_metadata()),
+            id="metadata-of-another-size",
+        ),
+    ],
+)
+def test_a_file_that_breaks_the_contract_is_refused(tmp_path, make):
+    path = make(tmp_path / "model.onnx")
+
+    with pytest.raises(InvalidModel):
+        OnnxEngine(path, options=CPU)
+
+
+def test_cuda_is_demanded_in_vain_on_a_machine_without_it(tmp_path):
+    path = write_dark_is_defect(tmp_path / "model.onnx")
+
+    with pytest.raises(ProviderUnavailable, match="DEFECTOSCOPE_WORKER__DEVICE"):
+        OnnxEngine(path, options=EngineOptions(device="cuda"))
+
+
+def test_the_cpu_is_always_usable():
+    assert check_device("cpu") == "CPUExecutionProvider"
