@@ -79,3 +79,27 @@ def pair_labels(names: Iterable[str]) -> dict[str, str | None]:
     names = list(names)
     labels = {stem(name): name for name in sorted(names, reverse=True) if is_label_name(name)}
     return {name: labels.get(label_stem(name) or "") for name in names if is_image_name(name)}
+
+
+class OutputNames:
+    """Gives every image the name of its mask or overlay, without extension: the image's own path and stem.
+
+    Where two images differ in their extension alone, the second keeps it in the name, so that neither is overwritten.
+    """
+
+    def __init__(self) -> None:
+        """Start with no name taken."""
+        self._taken: set[str] = set()
+
+    def take(self, name: str) -> str:
+        """Return the output name of an image.
+
+        >>> names = OutputNames()
+        >>> names.take("line1/a.jpg"), names.take("line1/a.png")
+        ('line1/a', 'line1/a.png')
+        """
+        output = stem(name)
+        if output in self._taken:
+            output = name
+        self._taken.add(output)
+        return output

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from defectoscope.errors import DefectoscopeError, InvalidImage, NoImagesFound
-from defectoscope.layout import is_image_name, stem
+from defectoscope.layout import OutputNames, is_image_name
 from defectoscope.segmentation import (
     DecodeLimits,
     SegmentationParams,
@@ -68,15 +67,6 @@ def _free_name(name: str, taken: Container[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _output_stems(names: Sequence[str]) -> dict[str, str]:
-    """Return for each image the path of its outputs without extension: its own, or all of its name where two share it.
-
-    ``a.png`` and ``a.jpg`` would otherwise both write ``a.png``.
-    """
-    uses = Counter(stem(name) for name in names)
-    return {name: stem(name) if uses[stem(name)] == 1 else name for name in names}
-
-
 def predict(
     inputs: Iterable[Path],
     *,
@@ -102,7 +92,8 @@ def predict(
         NoImagesFound: nothing to do.
     """
     images = find_images(inputs)
-    stems = _output_stems(list(images))
+    names = OutputNames()
+    stems = {name: names.take(name) for name in images}
     predictions = []
     for number, (name, path) in enumerate(images.items(), 1):
         predictions.append(

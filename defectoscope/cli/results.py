@@ -24,6 +24,7 @@ from defectoscope.cli.output import (
 )
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
 from defectoscope.errors import InvalidRequest, ObjectNotFound
+from defectoscope.layout import OutputNames
 
 if TYPE_CHECKING:
     from defectoscope.client import Client
@@ -112,17 +113,18 @@ def download(
 ) -> None:
     """Download the masks (PNG) and overlays (JPEG) of a job.
 
-    They lie in masks/ and overlays/ under the names that the images have in the job; images without an overlay are
-    left out there.
+    They lie in masks/ and overlays/ under the paths and stems that the images have in the job; images without an
+    overlay are left out there.
     """
     kinds = ("masks", "overlays") if what == "both" else (what,)
     with open_client() as client:
         total = client.jobs.get(job)["images"]["succeeded"]
         with progress("Downloading", total) as bar, ThreadPoolExecutor(_THREADS) as pool:
             counts = dict.fromkeys(kinds, 0)
-            items = client.jobs.items(job, state="succeeded")
+            names = OutputNames()
+            items = ((item, names.take(item["name"])) for item in client.jobs.items(job, state="succeeded"))
             while batch := list(islice(items, _AT_ONCE)):
-                for written in pool.map(lambda item: _fetch(client, item, out=out, kinds=kinds), batch):
+                for written in pool.map(lambda entry: _fetch(client, *entry, out=out, kinds=kinds), batch):
                     bar.advance()
                     for kind in written:
                         counts[kind] += 1
@@ -133,7 +135,7 @@ def download(
         say(f"Downloaded {parts} of {total} images to {out}.")
 
 
-def _fetch(client: Client, item: JobItem, *, out: Path, kinds: Sequence[str]) -> list[str]:
+def _fetch(client: Client, item: JobItem, name: str, *, out: Path, kinds: Sequence[str]) -> list[str]:
     """Download what there is of one image and return the kinds that were written."""
     result_id = item["result_id"]
     if result_id is None:
@@ -141,7 +143,7 @@ def _fetch(client: Client, item: JobItem, *, out: Path, kinds: Sequence[str]) ->
     written = []
     for kind in kinds:
         suffix = ".png" if kind == "masks" else ".jpg"
-        target = place_below(out / kind, item["name"], suffix=suffix)
+        target = place_below(out / kind, name, suffix=suffix)
         _make_folder(target.parent)
         try:
             if kind == "masks":
@@ -158,10 +160,7 @@ def _fetch(client: Client, item: JobItem, *, out: Path, kinds: Sequence[str]) ->
 
 
 def place_below(root: Path, name: str, *, suffix: str) -> Path:
-    """Return where a file of this name goes, always below the root, whatever the name says.
-
-    The image's own extension stays in the name, so that ``a.jpg`` and ``a.png`` do not become one file.
-    """
+    """Return where a file of this name goes, always below the root, whatever the name says."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     safe = [clean(part).replace(":", "_") for part in parts if part not in {"/", "..", "."}] or ["image"]
     return root.joinpath(*safe[:-1], safe[-1] + suffix)

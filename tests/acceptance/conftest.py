@@ -69,8 +69,8 @@ class System:
         assert answer.returncode == status, answer.stderr
         return json.loads(answer.stdout)
 
-    def process_ids(self, marker: str) -> list[int]:
-        """Processes of this system whose command line holds a marker."""
+    def process_ids(self, module: str = "") -> list[int]:
+        """Processes of this system: all of them, or those that run `python -m MODULE`."""
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdecimal():
@@ -81,17 +81,19 @@ class System:
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
             ours = self.environment["DEFECTOSCOPE_CONNECTION_FILE"] in environment
-            if ours and marker in command:
+            if ours and (not module or command.startswith(f"{sys.executable} -m {module}")):
                 found.append(int(entry.name))
         return found
 
 
 @pytest.fixture(scope="session")
-def make_system(make_data_dir: Callable[[], Path]) -> Iterator[Callable[[], System]]:
+def make_system(
+    make_data_dir: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., System]]:
     systems: list[System] = []
 
     def make(**settings: str) -> System:
-        directory = make_data_dir()
+        directory = tmp_path_factory.mktemp("system")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("DEFECTOSCOPE_")}
         environment = {
             **clean,
@@ -100,7 +102,7 @@ def make_system(make_data_dir: Callable[[], Path]) -> Iterator[Callable[[], Syst
             "DEFECTOSCOPE_TRAINER__WORK_DIR": str(directory / "training"),
             **settings,
         }
-        system = System(directory / "data", environment, directory / "up.log")
+        system = System(make_data_dir(), environment, directory / "up.log")
         systems.append(system)
         return system
 

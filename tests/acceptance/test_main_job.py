@@ -103,9 +103,7 @@ def test_an_archive_gives_the_same_results(system, job, batch, tmp_path):
             archive.write(file, file.relative_to(batch).as_posix())
         archive.writestr("../escape.jpg", b"x")
 
-    ended = system.ask(
-        *("jobs", "submit", str(path), "--overlays", "all", "--qa-min-iou", "0", "--watch"), status=1
-    )
+    ended = system.ask(*("jobs", "submit", str(path), "--overlays", "all", "--qa-min-iou", "0", "--watch"), status=1)
     items = system.ask("jobs", "items", str(ended["id"]), "--state", "failed")["items"]
 
     assert ended["state"] == "partial"
@@ -119,9 +117,7 @@ def test_a_prefix_in_an_allowed_bucket_gives_the_same_results(system, job, batch
             Bucket="incoming", Key=f"line7/{file.relative_to(batch).as_posix()}", Body=file.read_bytes()
         )
 
-    ended = system.ask(
-        "jobs", "submit", "s3://incoming/line7", "--overlays", "all", "--qa-min-iou", "0", "--watch"
-    )
+    ended = system.ask("jobs", "submit", "s3://incoming/line7", "--overlays", "all", "--qa-min-iou", "0", "--watch")
 
     assert ended["state"] == "succeeded"
     assert ended["qa"]["pooled"] == job["qa"]["pooled"]
@@ -146,7 +142,7 @@ def test_a_source_that_cannot_be_read_is_refused_by_name(system, incoming, uri, 
 def test_a_bad_file_fails_alone_and_by_name(system, batch, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
-    good = sorted((batch / "images").iterdir())[0]
+    good = min((batch / "images").iterdir())
     (images / "good.jpg").write_bytes(good.read_bytes())
     (images / "empty.jpg").write_bytes(b"")
     (images / "truncated.jpg").write_bytes(good.read_bytes()[:2000])

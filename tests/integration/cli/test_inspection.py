@@ -120,7 +120,7 @@ def test_downloaded_masks_are_those_of_the_model(system, job, tmp_path):
 
     assert answer == {"directory": str(tmp_path), "masks": COUNT, "overlays": COUNT}
     for number in range(COUNT):
-        with Image.open(tmp_path / "masks" / "images" / f"part {number}.png.png") as mask:
+        with Image.open(tmp_path / "masks" / "images" / f"part {number}.png") as mask:
             assert np.array_equal(np.asarray(mask.convert("L")), expect_mask(draw(number)))
     assert len(list((tmp_path / "overlays").rglob("*.jpg"))) == COUNT
 
