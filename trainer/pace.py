@@ -41,6 +41,7 @@ class Pace:
         self._steps_done = 0
         self._epochs_done = 0
         self._elapsed_s = 0.0
+        self._cost_done = 0.0
         self.epochs_expected = epochs
 
     @property
@@ -66,10 +67,12 @@ class Pace:
         return progress
 
     def end_epoch(self, seconds: float) -> None:
-        """Count an epoch that took so long, and expect the others to go as fast."""
-        full_size_s = seconds / (_HALF_SIZE_COST if self.is_half_size else 1)
+        """Count an epoch that took so long, and expect the others to go as fast as all so far."""
+        self._cost_done += _HALF_SIZE_COST if self.is_half_size else 1
         self._epochs_done += 1
         self._elapsed_s += seconds
+        # The mean, because one epoch that another process held up would end a training for nothing.
+        full_size_s = self._elapsed_s / self._cost_done
         if self._time_budget_s is not None:
             left_s = self._time_budget_s - self._elapsed_s
             expected = self._epochs_done

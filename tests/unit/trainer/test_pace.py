@@ -43,6 +43,15 @@ def test_no_epoch_is_begun_that_would_end_after_the_budget():
     assert len(sizes) == 2
 
 
+def test_one_epoch_that_was_held_up_does_not_end_the_training():
+    seconds = iter([5.0, 5.0, 30.0, *[5.0] * 47])
+    pace = Pace(epochs=50, steps_per_epoch=1, time_budget_s=80)
+
+    _, sizes = _run(pace, steps=1, seconds=lambda _: next(seconds))
+
+    assert len(sizes) > 8
+
+
 def test_the_first_epoch_runs_whatever_the_budget():
     _, sizes = _run(Pace(epochs=5, steps_per_epoch=1, time_budget_s=1), steps=1, seconds=lambda _: 60.0)
 
