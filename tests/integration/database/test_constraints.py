@@ -65,7 +65,7 @@ JOB = {"source": {}, "params": {}, "model_version_id": 1, "request_sha256": SHA2
 
 
 _COLUMNS = ", ".join(RESULT)
-TWICE = " ".join(["INSERT INTO results (", _COLUMNS, ") SELECT", _COLUMNS, "FROM results"])
+TWICE = f"INSERT INTO results ({_COLUMNS}) SELECT {_COLUMNS} FROM results"  # noqa: S608 -- our own names
 
 
 @pytest.fixture

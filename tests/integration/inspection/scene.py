@@ -59,7 +59,9 @@ class Scene:
         return self.finish_claimed(self.claim(chunk_id), **outcome)
 
     def finish_claimed(self, chunk, **outcome):
-        outcomes = [succeeded(item, **outcome) for item in chunk.items]
+        return self.complete(chunk, [succeeded(item, **outcome) for item in chunk.items])
+
+    def complete(self, chunk, outcomes):
         return complete_chunk(database=self.database, chunk=chunk, outcomes=outcomes)
 
     def finish_with(self, job_id, contents):
