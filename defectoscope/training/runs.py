@@ -91,9 +91,18 @@ def record_config(*, database: Database, run: ClaimedRun, config: dict[str, Any]
         session.execute(update(TrainingRun).where(*_ours(run)).values(config=config))
 
 
-def record_metrics(*, database: Database, run: ClaimedRun, epoch: int, values: dict[str, float]) -> None:
-    """Write the figures of an epoch; a repeated epoch replaces its figures."""
+def record_metrics(*, database: Database, run: ClaimedRun, epoch: int, values: dict[str, float]) -> bool:
+    """Write the figures of an epoch; a repeated epoch replaces its figures.
+
+    Returns:
+        False when the run is no longer ours: nothing was written.
+    """
     with database.transaction() as session:
+        held = session.scalar(select(TrainingRun.id).where(*_ours(run)).with_for_update(key_share=True))
+        if held is None:
+            return False
+        if not values:
+            return True
         statement = insert(TrainingMetric).values(
             [{"run_id": run.run_id, "epoch": epoch, "name": name, "value": value} for name, value in values.items()]
         )
@@ -102,6 +111,7 @@ def record_metrics(*, database: Database, run: ClaimedRun, epoch: int, values: d
                 index_elements=["run_id", "epoch", "name"], set_={"value": statement.excluded.value}
             )
         )
+        return True
 
 
 def complete_run(*, database: Database, run: ClaimedRun) -> bool:

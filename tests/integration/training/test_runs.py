@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from defectoscope.database import DatasetRevision, TrainingRunState
+from defectoscope.errors import ExportParityFailed, TrainingRunNotFound
+from defectoscope.queue import messages
+from defectoscope.training import (
+    claim_run,
+    complete_run,
+    fail_run,
+    find_run,
+    metrics_of,
+    reconcile_runs,
+    record_metrics,
+    report_stage,
+    request_training,
+)
+
+SHA256 = "0" * 64
+
+
+@pytest.fixture
+def run_id(database, queue):
+    with database.transaction() as session:
+        revision = DatasetRevision(name="d", number=1, sha256=SHA256, manifest_key="k", train_count=1, val_count=1)
+        session.add(revision)
+        session.flush()
+        return request_training(
+            session=session, queue=queue, dataset_revision_id=revision.id, config={"max_epochs": 3, "lr": 1e-4}
+        )
+
+
+def _claim(database, run_id):
+    return claim_run(database=database, run_id=run_id, owner="trainer", lease_s=60)
+
+
+def _run(database, run_id):
+    with database.transaction() as session:
+        return find_run(session, run_id)
+
+
+def _reconcile(database, queue):
+    reconcile_runs(database=database, queue=queue, resend_after_s=60)
+
+
+def _execute(database, statement):
+    with database.transaction() as session:
+        session.execute(text(statement))
+
+
+def test_a_run_is_asked_for_after_the_commit_and_claimed_once(database, queue, run_id):
+    claimed = _claim(database, run_id)
+    second = _claim(database, run_id)
+
+    assert queue.messages == [messages.run_training(run_id)]
+    assert (claimed.config, claimed.token) == ({"max_epochs": 3, "lr": 1e-4}, 1)
+    assert second is None
+    assert _run(database, run_id).started_at is not None
+
+
+def test_a_run_reports_its_stage_and_figures_and_ends_well(database, run_id):
+    run = _claim(database, run_id)
+
+    report_stage(database=database, run=run, stage="training", lease_s=60)
+    record_metrics(database=database, run=run, epoch=1, values={"val_loss": 0.5, "val_iou": 0.1})
+    record_metrics(database=database, run=run, epoch=2, values={"val_loss": 0.4})
+    record_metrics(database=database, run=run, epoch=2, values={"val_loss": 0.3})
+    record_metrics(database=database, run=run, epoch=3, values={})
+    stage = _run(database, run_id).stage
+    ended = complete_run(database=database, run=run)
+
+    assert (stage, ended) == ("training", True)
+    with database.transaction() as session:
+        assert metrics_of(session, run_id) == {1: {"val_iou": 0.1, "val_loss": 0.5}, 2: {"val_loss": 0.3}}
+    row = _run(database, run_id)
+    assert (row.state, row.stage, row.lease_owner) == (TrainingRunState.SUCCEEDED, None, None)
+
+
+def test_a_run_ends_with_a_named_error(database, run_id):
+    run = _claim(database, run_id)
+
+    fail_run(database=database, run=run, error=ExportParityFailed())
+
+    row = _run(database, run_id)
+    assert (row.state, row.error_code) == (TrainingRunState.FAILED, "export_parity_failed")
+
+
+def test_a_lost_message_is_sent_again_and_a_fresh_one_is_not(database, queue, run_id):
+    queue.messages.clear()
+
+    _reconcile(database, queue)
+    fresh = list(queue.messages)
+    _execute(database, "UPDATE training_runs SET dispatched_at = now() - interval '1 hour'")
+    _reconcile(database, queue)
+    _reconcile(database, queue)
+
+    assert fresh == []
+    assert queue.messages == [messages.run_training(run_id)]
+
+
+def test_a_silent_trainer_ends_its_run_and_can_write_nothing_more(database, queue, run_id):
+    run = _claim(database, run_id)
+    _execute(database, "UPDATE training_runs SET lease_expires_at = now() - interval '1 second'")
+
+    _reconcile(database, queue)
+    late = [
+        report_stage(database=database, run=run, stage="exporting", lease_s=60),
+        record_metrics(database=database, run=run, epoch=9, values={"val_loss": 0.1}),
+        complete_run(database=database, run=run),
+        fail_run(database=database, run=run, error=ExportParityFailed()),
+    ]
+
+    row = _run(database, run_id)
+    assert late == [False] * 4
+    assert (row.state, row.error_code) == (TrainingRunState.FAILED, "trainer_lost")
+    with database.transaction() as session:
+        assert metrics_of(session, run_id) == {}
+    assert _claim(database, run_id) is None
+
+
+def test_a_trainer_that_reports_keeps_its_run(database, queue, run_id):
+    run = _claim(database, run_id)
+    _execute(database, "UPDATE training_runs SET lease_expires_at = now() - interval '1 second'")
+
+    report_stage(database=database, run=run, stage=None, lease_s=60)
+    _reconcile(database, queue)
+
+    assert _run(database, run_id).state is TrainingRunState.RUNNING
+
+
+def test_a_run_that_does_not_exist_is_told_by_name(database):
+    with pytest.raises(TrainingRunNotFound), database.transaction() as session:
+        find_run(session, 1000)
