@@ -19,7 +19,7 @@ from defectoscope.settings import Settings
 from defectoscope.storage import open_s3
 from defectoscope.training import reconcile_runs
 from worker.engine import EngineOptions
-from worker.lease import Heartbeat
+from worker.lease import EnumerationWord, Heartbeat
 from worker.models import LoadedModels
 from worker.pipeline import Pipeline
 
@@ -121,15 +121,18 @@ class Inspector:
 
     def enumerate_job(self, job_id: int) -> None:
         """Write the items of a job whose images are not all known."""
+        inspection = self._settings.inspection
+        word = EnumerationWord(database=self._database, job_id=job_id, interval_s=inspection.resend_after_s / 3)
         try:
-            enumerate_job(
-                database=self._database,
-                queue=self._queue,
-                buckets=self._buckets,
-                limits=connect.archive_limits(self._settings),
-                job_id=job_id,
-                chunk_size=self._settings.inspection.chunk_size,
-            )
+            with word:
+                enumerate_job(
+                    database=self._database,
+                    queue=self._queue,
+                    buckets=self._buckets,
+                    limits=connect.archive_limits(self._settings),
+                    job_id=job_id,
+                    chunk_size=inspection.chunk_size,
+                )
         except NotNow as exc:
             log.warning("enumeration.postponed", job=job_id, code=exc.code, reason=exc.message)
 

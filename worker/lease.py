@@ -1,4 +1,4 @@
-"""Keeps a claimed chunk ours while it is worked on, and hears when it no longer is or its job was cancelled."""
+"""Keeps work ours while it lasts, from threads of their own: the lease of a chunk, the word about an enumeration."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import structlog
 from defectoscope.database import Database
 from defectoscope.errors import DatabaseUnavailable
 from defectoscope.inspection.chunks import ClaimedChunk, Lease, renew_lease
+from defectoscope.inspection.enumeration import touch_enumeration
 
 log = structlog.get_logger(__name__)
 
@@ -56,3 +57,32 @@ class Heartbeat:
             if self._state is not Lease.HELD:
                 log.warning("lease.ended", chunk=self._chunk.chunk_id, state=self._state.value)
                 return
+
+
+class EnumerationWord:
+    """Says again and again that a job is being enumerated, for as long as the `with` block lasts."""
+
+    def __init__(self, *, database: Database, job_id: int, interval_s: float) -> None:
+        """Args: database: where it is said; job_id: the job; interval_s: seconds between two times."""
+        self._database = database
+        self._job_id = job_id
+        self._interval_s = interval_s
+        self._ended = Event()
+        self._thread = Thread(target=self._repeat, name=f"enumeration-{job_id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _repeat(self) -> None:
+        while not self._ended.wait(self._interval_s):
+            try:
+                touch_enumeration(database=self._database, job_id=self._job_id)
+            except DatabaseUnavailable as exc:
+                log.warning("enumeration.not_told", job=self._job_id, reason=exc.message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from defectoscope.database import Database, Job
 from defectoscope.errors import CallerError, Fault
@@ -42,6 +42,20 @@ def enumerate_job(
     except (CallerError, Fault) as exc:
         # Trying again would end the same way, so the job ends with it. A server that is away is another matter.
         fail_enumeration(database=database, job_id=job_id, error=exc)
+
+
+def touch_enumeration(*, database: Database, job_id: int) -> None:
+    """Say that a job is being enumerated at this moment, so that the reconciler does not ring for a second worker.
+
+    Fetching a large archive takes longer than the reconciler waits, and each worker that it calls would fetch it anew.
+    """
+    with database.transaction() as session:
+        session.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.enumerated_at.is_(None))
+            .values(dispatched_at=func.now())
+            .execution_options(synchronize_session=False)
+        )
 
 
 def _record_page(

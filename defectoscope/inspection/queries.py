@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import ScalarSelect, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from defectoscope.database import (
@@ -53,19 +53,21 @@ class ItemView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultView:
-    """A result with its image and its model version's number."""
+    """A result with its image, the name it was submitted under, and its model version's number."""
 
     result: Result
     image: Image
+    name: str | None
     model_version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefectView:
-    """A defect with the result and the image it was found in."""
+    """A defect with the result and the image it was found in, and the name that image was submitted under."""
 
     defect: DefectRow
     result: Result
+    name: str | None
     image_sha256: str
     source_uri: str | None
     model_version: int
@@ -201,10 +203,10 @@ def view_result(session: Session, result_id: int) -> ResultView:
     Raises:
         ResultNotFound: there is none.
     """
-    found = session.execute(_results().where(Result.id == result_id)).one_or_none()
+    found = session.execute(_results(None).where(Result.id == result_id)).one_or_none()
     if found is None:
         raise ResultNotFound(f"There is no result {result_id}.", result_id=result_id)
-    return ResultView(result=found[0], image=found[1], model_version=found[2])
+    return ResultView(result=found[0], image=found[1], name=found[2], model_version=found[3])
 
 
 def list_results(
@@ -217,7 +219,7 @@ def list_results(
     verdict: Verdict | None = None,
 ) -> list[ResultView]:
     """Return results in the order they were made, those with an id above ``after``."""
-    statement = _results().where(Result.id > after)
+    statement = _results(job_id).where(Result.id > after)
     if job_id is not None:
         statement = statement.where(Result.id.in_(select(JobItem.result_id).where(JobItem.job_id == job_id)))
     if image_id is not None:
@@ -225,15 +227,25 @@ def list_results(
     if verdict is not None:
         statement = statement.where(Result.verdict == verdict)
     rows = session.execute(statement.order_by(Result.id).limit(limit))
-    return [ResultView(result=result, image=image, model_version=number) for result, image, number in rows]
+    return [
+        ResultView(result=result, image=image, name=name, model_version=number) for result, image, name, number in rows
+    ]
 
 
-def _results() -> Select[Result, Image, int]:
+def _results(job_id: int | None) -> Select[Result, Image, str | None, int]:
     return (
-        select(Result, Image, ModelVersion.number)
+        select(Result, Image, _name(job_id), ModelVersion.number)
         .join(Image, Image.id == Result.image_id)
         .join(ModelVersion, ModelVersion.id == Result.model_version_id)
     )
+
+
+def _name(job_id: int | None) -> ScalarSelect[str | None]:
+    """Select the name of a result's image in a job, or in whichever job; of several the first in the alphabet."""
+    names = select(func.min(JobItem.name)).where(JobItem.result_id == Result.id)
+    if job_id is not None:
+        names = names.where(JobItem.job_id == job_id)
+    return names.correlate(Result).scalar_subquery()
 
 
 def list_defects(
@@ -256,7 +268,7 @@ def list_defects(
         largest_first: order by area, and by id among equal areas.
     """
     statement = (
-        select(DefectRow, Result, Image.sha256, Image.source_uri, ModelVersion.number)
+        select(DefectRow, Result, _name(wanted.job_id), Image.sha256, Image.source_uri, ModelVersion.number)
         .join(Result, Result.id == DefectRow.result_id)
         .join(Image, Image.id == Result.image_id)
         .join(ModelVersion, ModelVersion.id == Result.model_version_id)
@@ -287,6 +299,13 @@ def list_defects(
     else:
         statement = statement.where(DefectRow.id > after).order_by(DefectRow.id)
     return [
-        DefectView(defect=defect, result=result, image_sha256=sha256, source_uri=source_uri, model_version=number)
-        for defect, result, sha256, source_uri, number in session.execute(statement.limit(limit))
+        DefectView(
+            defect=defect,
+            result=result,
+            name=name,
+            image_sha256=sha256,
+            source_uri=source_uri,
+            model_version=number,
+        )
+        for defect, result, name, sha256, source_uri, number in session.execute(statement.limit(limit))
     ]

@@ -11,11 +11,12 @@ from sqlalchemy import select, text
 from defectoscope.database import ChunkState, ItemState, JobState, ModelVariant, ModelVersion
 from defectoscope.inspection.chunks import Lease, claim_chunk
 from defectoscope.inspection.jobs import JobRequest, cancel_job, submit_job
+from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.inspection.sources import Prefix
 from defectoscope.settings import DatabaseSettings
 from tests.images import draw_part, encode
 from worker.inspector import Inspector
-from worker.lease import Heartbeat
+from worker.lease import EnumerationWord, Heartbeat
 
 GOOD = encode(draw_part(height=256, width=256, seed=1)[0], "PNG")
 
@@ -200,6 +201,20 @@ def test_the_heart_hears_of_a_cancellation_and_of_a_loss(bench):
 
     assert states == [Lease.CANCELLED, Lease.LOST]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lease-")]
+
+
+def test_a_long_enumeration_is_told_of_so_that_no_second_worker_is_called(bench):
+    request = JobRequest(source=Prefix(uri=bench.uri("lot")), params=bench.params(), model_version_id=1)
+    job_id = submit_job(database=bench.database, queue=bench.queue, request=request, chunk_size=2)
+    bench.queue.messages.clear()
+    _execute(bench, "UPDATE jobs SET dispatched_at = now() - interval '1 hour'")
+
+    with EnumerationWord(database=bench.database, job_id=job_id, interval_s=0.05):
+        time.sleep(0.5)
+    reconcile(database=bench.database, queue=bench.queue, resend_after_s=60, max_attempts=3)
+
+    assert bench.queue.messages == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("enumeration-")]
 
 
 def test_a_prefix_is_enumerated_and_worked_off_by_the_worker_itself(bench):
