@@ -18,6 +18,7 @@ class DefectOut(Body):
             "id": 311,
             "result_id": 90,
             "image_id": 77,
+            "image_name": "images/a.png",
             "image_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
             "source_uri": "s3://line-3/a.png",
             "model_version": 3,
@@ -39,6 +40,7 @@ class DefectOut(Body):
     id: int
     result_id: int
     image_id: int
+    image_name: str | None = Field(description="name it was submitted under: in the job asked for, or in any")
     image_sha256: str
     source_uri: str | None
     model_version: int
@@ -63,6 +65,7 @@ class DefectOut(Body):
             id=defect.id,
             result_id=defect.result_id,
             image_id=view.result.image_id,
+            image_name=view.name,
             image_sha256=view.image_sha256,
             source_uri=view.source_uri,
             model_version=view.model_version,

@@ -20,6 +20,7 @@ class ResultOut(Body):
         {
             "id": 90,
             "image": ImageOut.example(),
+            "image_name": "images/a.png",
             "model_version": 3,
             "verdict": "defective",
             "defect_px": 907,
@@ -41,6 +42,7 @@ class ResultOut(Body):
 
     id: int
     image: ImageOut
+    image_name: str | None = Field(description="name it was submitted under: in the job asked for, or in any")
     model_version: int
     verdict: Verdict
     defect_px: int
@@ -65,6 +67,7 @@ class ResultOut(Body):
         return cls(
             id=result.id,
             image=ImageOut.of(image, services),
+            image_name=view.name,
             model_version=view.model_version,
             verdict=result.verdict,
             defect_px=result.defect_px,

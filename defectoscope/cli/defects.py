@@ -42,6 +42,7 @@ CSV_COLUMNS = (
     "max_probability",
     "mean_probability",
     "touches_border",
+    "image_name",
 )
 _TABLE_ROWS = 50
 
@@ -129,7 +130,7 @@ def _print_defects(defects: Iterable[Defect]) -> None:
     print_table(
         {
             "defect": "right",
-            "image": "right",
+            "image": "left",
             "box x1 y1 x2 y2": "right",
             "area px": "right",
             **({"area mm²": "right"} if has_scale else {}),
@@ -140,7 +141,7 @@ def _print_defects(defects: Iterable[Defect]) -> None:
         [
             [
                 defect["id"],
-                defect["image_id"],
+                defect["image_name"] or f"image {defect['image_id']}",
                 " ".join(str(edge) for edge in defect["box_xyxy"]),
                 defect["area_px"],
                 *([_square_mm(defect["area_mm2"])] if has_scale else []),

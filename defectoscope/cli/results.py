@@ -54,7 +54,7 @@ def list_results(
         print_table(
             {
                 "result": "right",
-                "image": "right",
+                "image": "left",
                 "verdict": "left",
                 "defects": "right",
                 "defect area": "right",
@@ -64,7 +64,7 @@ def list_results(
             [
                 [
                     result["id"],
-                    result["image"]["id"],
+                    result["image_name"] or f"image {result['image']['id']}",
                     state_text(result["verdict"]),
                     result["defect_count"],
                     f"{result['defect_fraction']:.3%}",

@@ -107,6 +107,7 @@ class Defect(TypedDict):
     id: int
     result_id: int
     image_id: int
+    image_name: str | None
     image_sha256: str
     source_uri: str | None
     model_version: int

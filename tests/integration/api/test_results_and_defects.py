@@ -65,7 +65,7 @@ def test_a_defect_carries_its_measures_and_where_it_was_found(inspected, walk, m
     first = walk("/v1/defects", job=job_id)[0]
 
     assert (first["image_id"], first["image_sha256"]) == (images["a.png"]["id"], images["a.png"]["sha256"])
-    assert first["source_uri"] == images["a.png"]["uri"]
+    assert (first["image_name"], first["source_uri"]) == ("a.png", images["a.png"]["uri"])
     assert (first["model_version"], first["number"]) == (model, 1)
     assert (first["area_px"], first["area_mm2"]) == (40, 10.0)
     assert (first["box_xyxy"], first["centroid_xy"]) == ([1, 2, 11, 6], [5.5, 4.0])

@@ -19,6 +19,7 @@ DEFECT = {
     "id": 1,
     "result_id": 2,
     "image_id": 3,
+    "image_name": "images/a.png",
     "image_sha256": "ab",
     "source_uri": 's3://line-3/a, "b".png',
     "model_version": 4,
