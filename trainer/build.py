@@ -5,6 +5,8 @@ It knows no database and no queue: a training run and a training by hand are the
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,7 +21,7 @@ from trainer.config import TrainingConfig
 from trainer.data import LabelledFiles
 from trainer.evaluate import ScoredImage, evaluate
 from trainer.export import export_onnx
-from trainer.fit import FitOutcome, fit
+from trainer.fit import fit
 from trainer.hardware import available_cores, choose_device
 from trainer.network import build_network
 from trainer.parity import Parity, compare, demand
@@ -27,6 +29,13 @@ from trainer.runtime import onnx_engine
 from trainer.served import torch_engine
 
 log = structlog.get_logger(__name__)
+
+_SCORES: dict[str, Callable[[PixelCounts], float]] = {
+    "iou_defect": lambda counts: counts.iou_defect,
+    "iou_background": lambda counts: counts.iou_background,
+    "iou": lambda counts: counts.iou_mean,
+    "dice": lambda counts: counts.dice,
+}
 
 
 class Observer(Protocol):
@@ -37,6 +46,9 @@ class Observer(Protocol):
 
     def epoch(self, epoch: int, figures: dict[str, float]) -> None:
         """Hear the figures of an epoch, counted from 1."""
+
+    def found(self, figures: dict[str, Any]) -> None:
+        """Hear JSON-ready facts about the whole build, by name."""
 
     def check(self) -> None:
         """Be asked, often, whether to go on. Raises to end the build."""
@@ -51,7 +63,7 @@ class BuiltModel:
         contract: that contract.
         parity: how far the file is from the network.
         scores: one for each validation image, by this very file, at the image's own resolution.
-        figures: JSON-ready facts about the training, the parity and the scores.
+        figures: everything that the observer was told of the whole build.
     """
 
     path: Path
@@ -88,6 +100,13 @@ def build_model(
         TrainingFailed: the loss is not a number, or the network cannot be exported.
         ExportParityFailed: the file differs from the network.
     """
+    began_at = time.monotonic()
+    figures: dict[str, Any] = {}
+
+    def tell(**found: Any) -> None:
+        figures.update(found)
+        observer.found(found)
+
     torch.set_num_threads(available_cores())
     chosen = choose_device(device)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -95,8 +114,14 @@ def build_model(
     train, val = load_samples(files, contract=contract, augmentation=config.augmentation)
     observer.stage("training")
     built = build_network(config)
-    # Beside the figures of each epoch, because it explains them better than anything else does.
-    start = {"pretrained_encoder": float(built.encoder_weights_used != "random")}
+    # Told before the first epoch: where the encoder starts explains the figures that follow better than anything else.
+    tell(
+        encoder_weights_used=built.encoder_weights_used,
+        device=str(chosen),
+        train_images=len(train),
+        val_images=len(val),
+    )
+    fit_began_at = time.monotonic()
     outcome = fit(
         built.network,
         train=train,
@@ -104,10 +129,17 @@ def build_model(
         config=config,
         device=chosen,
         work_dir=work_dir,
-        on_epoch=lambda epoch, values: observer.epoch(epoch, {**values, **start}),
+        on_epoch=observer.epoch,
         check=observer.check,
     )
     log.info("training.finished", epochs=outcome.epochs_run, best_epoch=outcome.best_epoch, **outcome.best)
+    tell(
+        autocast=outcome.autocast,
+        epochs_run=outcome.epochs_run,
+        best_epoch=outcome.best_epoch,
+        stopped_by_budget=outcome.stopped_by_budget,
+        training_seconds=time.monotonic() - fit_began_at,
+    )
 
     observer.stage("export")
     path = work_dir / "model.onnx"
@@ -123,41 +155,26 @@ def build_model(
         batch_size=config.batch_size,
         check=observer.check,
     )
+    # Told before they are judged: the figures of a refused file are the ones that matter.
+    tell(parity=parity.to_json())
     demand(parity)
 
     observer.stage("evaluation")
     scores = evaluate(files.val, engine=exported, contract=contract, check=observer.check)
-    figures = {
-        "encoder_weights_used": built.encoder_weights_used,
-        "device": str(chosen),
-        "train_images": len(train),
-        "val_images": len(val),
-        **_training_figures(outcome),
-        "parity": parity.to_json(),
-        "validation": score_figures([score.counts for score in scores]),
-    }
+    tell(
+        validation=score_figures([score.counts for score in scores]),
+        seconds=time.monotonic() - began_at,
+    )
     return BuiltModel(path=path, contract=contract, parity=parity, scores=scores, figures=figures)
 
 
-def score_figures(counts: list[PixelCounts]) -> dict[str, float | None]:
-    """Derive the scores people ask for from pixel counts, at least one image's."""
+def score_figures(counts: list[PixelCounts]) -> dict[str, Any]:
+    """Derive the scores people ask for from pixel counts, at least one image's, under the names the API gives them."""
     whole = pooled(counts)
     return {
-        "iou_defect_pooled": whole.iou_defect,
-        "iou_mean_pooled": whole.iou_mean,
-        "dice_pooled": whole.dice,
-        "iou_defect_per_image": per_image_mean(counts, lambda count: count.iou_defect),
-        "iou_mean_per_image": per_image_mean(counts, lambda count: count.iou_mean),
-    }
-
-
-def _training_figures(outcome: FitOutcome) -> dict[str, Any]:
-    return {
-        "precision": outcome.precision,
-        "epochs_run": outcome.epochs_run,
-        "best_epoch": outcome.best_epoch,
-        "stopped_by_budget": outcome.stopped_by_budget,
-        "best": outcome.best,
+        "images": len(counts),
+        "pooled": {name: score(whole) for name, score in _SCORES.items()},
+        "mean": {name: per_image_mean(counts, score) for name, score in _SCORES.items()},
     }
 
 

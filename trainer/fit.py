@@ -57,14 +57,14 @@ class FitOutcome:
         best_epoch: the one whose weights the network now has, from 1.
         best: its figures.
         stopped_by_budget: whether the time budget left out epochs of the recipe.
-        precision: arithmetic of the training, "bf16" or "fp32".
+        autocast: arithmetic of the training: "bf16", or "off" for fp32.
     """
 
     epochs_run: int
     best_epoch: int
     best: dict[str, float]
     stopped_by_budget: bool
-    precision: str
+    autocast: str
 
 
 def fit(
@@ -131,7 +131,7 @@ def fit(
         best_epoch=task.best_epoch,
         best=task.best,
         stopped_by_budget=pace.is_cut_short,
-        precision="bf16" if bf16 else "fp32",
+        autocast="bf16" if bf16 else "off",
     )
 
 

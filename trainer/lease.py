@@ -10,12 +10,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import structlog
 
 from defectoscope.database import Database
 from defectoscope.errors import DatabaseUnavailable, DefectoscopeError, TrainerLost, TrainingInterrupted, Unexpected
-from defectoscope.training import ClaimedRun, complete_run, fail_run, record_metrics, report_stage
+from defectoscope.training import ClaimedRun, complete_run, fail_run, record_figures, record_metrics, report_stage
 from trainer.interruption import Interruption
 
 log = structlog.get_logger(__name__)
@@ -85,6 +86,10 @@ class RunLease:
         """Record the figures of an epoch."""
         record_metrics(database=self._database, run=self._run, epoch=epoch, values=figures)
         log.info("training_run.epoch", run_id=self._run.run_id, epoch=epoch, **figures)
+
+    def found(self, figures: dict[str, Any]) -> None:
+        """Record what the run found."""
+        record_figures(database=self._database, run=self._run, figures=figures)
 
     def check(self) -> None:
         """Go on, or not.

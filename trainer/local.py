@@ -85,5 +85,8 @@ class _Listener:
         self.epochs.append({"epoch": epoch, **figures})
         log.info("training.epoch", epoch=epoch, **figures)
 
+    def found(self, figures: dict[str, Any]) -> None:
+        log.info("training.found", **figures)
+
     def check(self) -> None:
         self._interruption.check()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import huggingface_hub
 import segmentation_models_pytorch as smp
@@ -37,8 +36,6 @@ HUB_TIMEOUT_S = 5.0
 #: What the hub's library raises. Its own error derives from the base error of whichever HTTP library it is built on.
 _HUB_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, EntryNotFoundError, OfflineModeIsEnabled)
 
-WeightsUsed = Literal["imagenet", "file", "random"]
-
 
 class Normalise(nn.Module):
     """(N, 3, H, W) uint8 to float32 by the statistics of ImageNet."""
@@ -59,10 +56,10 @@ class Normalise(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltNetwork:
-    """A network and where its encoder's weights came from."""
+    """A network and where its encoder's weights came from: "imagenet", "random", or the name of a local file."""
 
     network: nn.Module
-    encoder_weights_used: WeightsUsed
+    encoder_weights_used: str
 
 
 def build_network(config: TrainingConfig, *, hub_timeout_s: float = HUB_TIMEOUT_S) -> BuiltNetwork:
@@ -80,8 +77,9 @@ def build_network(config: TrainingConfig, *, hub_timeout_s: float = HUB_TIMEOUT_
         return BuiltNetwork(network=_create(config, weights=None), encoder_weights_used="random")
     if config.encoder_weights != "imagenet":
         network = _create(config, weights=None)
-        _load_encoder(network, Path(config.encoder_weights))
-        return BuiltNetwork(network=network, encoder_weights_used="file")
+        path = Path(config.encoder_weights)
+        _load_encoder(network, path)
+        return BuiltNetwork(network=network, encoder_weights_used=path.name)
     try:
         _demand_hub(config.encoder, timeout_s=hub_timeout_s)
         return BuiltNetwork(network=_create(config, weights="imagenet"), encoder_weights_used="imagenet")

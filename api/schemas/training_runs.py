@@ -55,6 +55,15 @@ class TrainingRunOut(Body):
             "error": None,
             "model_version": 3,
             "metrics": [EpochOut.example()],
+            "figures": {
+                "encoder_weights_used": "random",
+                "device": "cpu",
+                "train_images": 96,
+                "val_images": 24,
+                "autocast": "bf16",
+                "epochs_run": 8,
+                "best_epoch": 7,
+            },
             "created_at": "2026-11-20T20:01:00Z",
             "started_at": "2026-11-20T20:01:01Z",
             "finished_at": "2026-11-20T20:03:12Z",
@@ -69,6 +78,9 @@ class TrainingRunOut(Body):
     error: Problem | None
     model_version: int | None
     metrics: list[EpochOut]
+    figures: dict[str, Any] | None = Field(
+        description="what the run found beside the metrics: the encoder's start, device, best epoch, parity, scores"
+    )
     created_at: Moment
     started_at: Moment | None
     finished_at: Moment | None
@@ -86,6 +98,7 @@ class TrainingRunOut(Body):
             error=Problem.of(run.error_code, run.error_message),
             model_version=view.model_version,
             metrics=[EpochOut.of(epoch, values) for epoch, values in view.metrics.items()],
+            figures=run.figures,
             created_at=run.created_at,
             started_at=run.started_at,
             finished_at=run.finished_at,

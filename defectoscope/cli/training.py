@@ -22,6 +22,13 @@ from defectoscope.cli.output import (
     state_text,
 )
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
+from defectoscope.cli.training_figures import (
+    describe_encoder,
+    describe_figures,
+    epoch_title,
+    format_metric,
+    order_metrics,
+)
 from defectoscope.cli.watching import watch_until
 
 if TYPE_CHECKING:
@@ -32,16 +39,6 @@ app = typer.Typer(no_args_is_help=True, help="Start a training run, watch its ep
 
 FINAL_STATES = frozenset({"succeeded", "failed"})
 RunId = Annotated[int, typer.Argument(metavar="ID", help="Number of the training run.")]
-
-#: How the metrics of an epoch are called in tables; others keep their own names.
-_TITLES = {
-    "train_loss": "loss",
-    "val_loss": "val loss",
-    "val_iou_defect": "IoU defect",
-    "val_iou_mean": "IoU mean",
-    "val_dice": "Dice",
-    "learning_rate": "learning rate",
-}
 
 
 @app.command()
@@ -147,10 +144,15 @@ def read_changes(changes: Sequence[str]) -> dict[str, Any]:
 def watch_run(client: Client, run_id: int) -> TrainingRun:
     """Show epochs as they end until the run has, and return it then."""
     shown = 0
+    encoder_shown = False
     with progress(f"Training run {run_id}", None) as bar:
 
         def show_epochs(run: TrainingRun) -> None:
-            nonlocal shown
+            nonlocal shown, encoder_shown
+            encoder = describe_encoder(run)
+            if encoder is not None and not encoder_shown:
+                bar.line(f"encoder {encoder}")
+                encoder_shown = True
             for epoch in run["metrics"][shown:]:
                 bar.line(describe_epoch(epoch, run["config"].get("epochs")))
             shown = max(shown, len(run["metrics"]))
@@ -167,7 +169,8 @@ def watch_run(client: Client, run_id: int) -> TrainingRun:
 def describe_epoch(epoch: EpochMetrics, total: object) -> str:
     """Return one line about an epoch."""
     of = f"/{total}" if isinstance(total, int) else ""
-    figures = "  ".join(f"{_TITLES.get(name, name)} {value:.4g}" for name, value in epoch["values"].items())
+    values = epoch["values"]
+    figures = "  ".join(f"{epoch_title(name)} {format_metric(name, values[name])}" for name in order_metrics(values))
     return f"epoch {epoch['epoch']}{of}  {figures}"
 
 
@@ -182,6 +185,7 @@ def print_run(run: TrainingRun) -> None:
         "asked for": format_time(run["created_at"]),
         "started": format_time(run["started_at"]),
         "finished": f"{format_time(run['finished_at'])}, after {took}" if took else None,
+        **describe_figures(run),
         "model": run["model_version"],
     }
     print_facts(facts, indent=2)
@@ -189,14 +193,17 @@ def print_run(run: TrainingRun) -> None:
         say()
         say(f"  {run['error']['message']} ({run['error']['code']})", style="bold red")
     if run["metrics"]:
-        names = list(dict.fromkeys(name for epoch in run["metrics"] for name in epoch["values"]))
+        names = order_metrics(name for epoch in run["metrics"] for name in epoch["values"])
         say()
         print_table(
-            {"epoch": "right", **{_TITLES.get(name, name): "right" for name in names}},
+            {"epoch": "right", **{epoch_title(name): "right" for name in names}},
             [
                 [
                     epoch["epoch"],
-                    *(f"{epoch['values'][name]:.4g}" if name in epoch["values"] else None for name in names),
+                    *(
+                        format_metric(name, epoch["values"][name]) if name in epoch["values"] else None
+                        for name in names
+                    ),
                 ]
                 for epoch in run["metrics"]
             ],

@@ -232,10 +232,10 @@ class Dataset(TypedDict):
 
 
 class EpochMetrics(TypedDict):
-    """What one epoch measured."""
+    """What one epoch measured; None where it was not a finite number."""
 
     epoch: int
-    values: dict[str, float]
+    values: dict[str, float | None]
 
 
 class TrainingRun(TypedDict):
@@ -249,6 +249,7 @@ class TrainingRun(TypedDict):
     error: Problem | None
     model_version: int | None
     metrics: list[EpochMetrics]
+    figures: dict[str, Any] | None
     created_at: str
     started_at: str | None
     finished_at: str | None

@@ -71,6 +71,7 @@ class TrainingRun(Base):
     )
     dataset_revision_id: Mapped[int] = mapped_column(ForeignKey("dataset_revisions.id"))
     config: Mapped[Json] = mapped_column(comment="the whole recipe, defaults included")
+    figures: Mapped[Json | None] = mapped_column(comment="what the run found, beside the metrics of its epochs")
     stage: Mapped[str | None] = mapped_column(String(32), comment="what the trainer is doing now")
     lease_owner: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(server_default="0")

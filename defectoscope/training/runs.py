@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Interval, cast, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, TrainingMetric, TrainingRun, TrainingRunState, after_commit
@@ -112,6 +112,28 @@ def record_metrics(*, database: Database, run: ClaimedRun, epoch: int, values: d
             )
         )
         return True
+
+
+def record_figures(*, database: Database, run: ClaimedRun, figures: dict[str, Any]) -> bool:
+    """Add to what the run found; a repeated name replaces its value.
+
+    Args:
+        database: holds the run.
+        run: claimed.
+        figures: JSON-ready values by name, finite numbers only.
+
+    Returns:
+        False when the run is no longer ours: nothing was written.
+    """
+    with database.transaction() as session:
+        known = func.coalesce(TrainingRun.figures, cast({}, JSONB))
+        written = session.execute(
+            update(TrainingRun)
+            .where(*_ours(run))
+            .values(figures=known.op("||")(cast(figures, JSONB)))
+            .returning(TrainingRun.id)
+        )
+        return written.one_or_none() is not None
 
 
 def complete_run(*, database: Database, run: ClaimedRun) -> bool:

@@ -81,6 +81,12 @@ def upgrade() -> None:
             nullable=False,
             comment="the whole recipe, defaults included",
         ),
+        sa.Column(
+            "figures",
+            postgresql.JSONB(astext_type=sa.Text()),
+            nullable=True,
+            comment="what the run found, beside the metrics of its epochs",
+        ),
         sa.Column("stage", sa.String(length=32), nullable=True, comment="what the trainer is doing now"),
         sa.Column("lease_owner", sa.String(), nullable=True),
         sa.Column("lease_token", sa.BigInteger(), server_default="0", nullable=False),

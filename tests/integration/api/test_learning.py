@@ -5,7 +5,7 @@ import pytest
 from defectoscope.errors import TrainingFailed
 from defectoscope.registry import ImageEvaluation, promote
 from defectoscope.segmentation import PixelCounts
-from defectoscope.training import claim_run, complete_run, fail_run, record_metrics
+from defectoscope.training import claim_run, complete_run, fail_run, record_figures, record_metrics
 from tests.images import draw_part, encode
 
 
@@ -158,6 +158,7 @@ def test_a_training_run_is_recorded_as_asked(client, dataset):
     assert answer.status_code == 201
     assert (run["state"], run["dataset"], run["config"]) == ("pending", "steel@1", config)
     assert (run["model_version"], run["metrics"], run["error"], run["started_at"]) == (None, [], None, None)
+    assert run["figures"] is None
     assert client.get(f"/v1/training-runs/{run['id']}").json() == run
 
 
@@ -167,6 +168,7 @@ def test_a_training_run_shows_its_epochs_and_its_model(client, services, dataset
     for epoch in (1, 2):
         values = {"train_loss": float("nan") if epoch == 2 else 1.0, "val_iou_defect": 0.5}
         record_metrics(database=services.database, run=claimed, epoch=epoch, values=values)
+    record_figures(database=services.database, run=claimed, figures={"encoder_weights_used": "random"})
     number = publish_model(training_run_id=run_id, dataset_revision_id=dataset["id"])
     complete_run(database=services.database, run=claimed)
 
@@ -177,6 +179,7 @@ def test_a_training_run_shows_its_epochs_and_its_model(client, services, dataset
         {"epoch": 1, "values": {"train_loss": 1.0, "val_iou_defect": 0.5}},
         {"epoch": 2, "values": {"train_loss": None, "val_iou_defect": 0.5}},
     ]
+    assert run["figures"] == {"encoder_weights_used": "random"}
     assert run["started_at"] <= run["finished_at"]
 
 

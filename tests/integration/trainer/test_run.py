@@ -11,7 +11,7 @@ from defectoscope.connect import open_queue
 from defectoscope.database import Evaluation, EvaluationImage, ModelVariant, ModelVersion, TrainingRunState
 from defectoscope.queue import messages
 from defectoscope.registry import find_champion
-from defectoscope.segmentation import ModelContract
+from defectoscope.segmentation import ModelContract, PixelCounts
 from defectoscope.training import claim_run, metrics_of
 from trainer.config import TrainingConfig
 from trainer.runtime import onnx_engine, read_contract
@@ -51,8 +51,19 @@ def test_the_first_run_puts_its_model_into_service(trainer, revision, database, 
 
     # Every figure of every epoch is there, and the row says the whole recipe.
     assert sorted(epochs) == [1, 2]
-    assert {"train_loss", "val_iou_defect", "learning_rate", "pretrained_encoder"} <= set(epochs[2])
+    assert {"train_loss", "val_iou_defect", "learning_rate"} <= set(epochs[2])
     assert TrainingConfig.resolve(trainer.row(first).config).to_json() == trainer.row(first).config
+
+    # The row also says what the training found beside them.
+    figures = trainer.row(first).figures
+    assert (figures["encoder_weights_used"], figures["device"]) == ("random", "cpu")
+    assert (figures["train_images"], figures["val_images"]) == (6, 3)
+    assert figures["best_epoch"] in {1, 2}
+    assert figures["parity"] == variant.parity
+    assert 0 < figures["training_seconds"] < figures["seconds"]
+    assert figures["validation"]["images"] == 3
+    counts = sum((PixelCounts(row.tp, row.fp, row.fn, row.tn) for row in scored), PixelCounts(0, 0, 0, 0))
+    assert figures["validation"]["pooled"]["iou_defect"] == counts.iou_defect
 
     # Three validation images were scored at their own size.
     assert sorted(row.tp + row.fp + row.fn + row.tn for row in scored) == sorted([56 * 80, 64 * 64, 56 * 80])

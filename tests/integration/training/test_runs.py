@@ -13,6 +13,7 @@ from defectoscope.training import (
     find_run,
     metrics_of,
     reconcile_runs,
+    record_figures,
     record_metrics,
     report_stage,
     request_training,
@@ -78,6 +79,17 @@ def test_a_run_reports_its_stage_and_figures_and_ends_well(database, run_id):
     assert (row.state, row.stage, row.lease_owner) == (TrainingRunState.SUCCEEDED, None, None)
 
 
+def test_what_a_run_finds_is_added_up(database, run_id):
+    run = _claim(database, run_id)
+    before = _run(database, run_id).figures
+
+    record_figures(database=database, run=run, figures={"device": "cpu", "seconds": 1.5})
+    record_figures(database=database, run=run, figures={"seconds": 2.5, "parity": {"mask_iou": 1.0}})
+
+    assert before is None
+    assert _run(database, run_id).figures == {"device": "cpu", "seconds": 2.5, "parity": {"mask_iou": 1.0}}
+
+
 def test_a_run_ends_with_a_named_error(database, run_id):
     run = _claim(database, run_id)
 
@@ -108,12 +120,14 @@ def test_a_silent_trainer_ends_its_run_and_can_write_nothing_more(database, queu
     late = [
         report_stage(database=database, run=run, stage="exporting", lease_s=60),
         record_metrics(database=database, run=run, epoch=9, values={"val_loss": 0.1}),
+        record_figures(database=database, run=run, figures={"best_epoch": 9}),
         complete_run(database=database, run=run),
         fail_run(database=database, run=run, error=ExportParityFailed()),
     ]
 
     row = _run(database, run_id)
-    assert late == [False] * 4
+    assert late == [False] * 5
+    assert row.figures is None
     assert (row.state, row.error_code) == (TrainingRunState.FAILED, "trainer_lost")
     with database.transaction() as session:
         assert metrics_of(session, run_id) == {}

@@ -183,7 +183,7 @@ def test_values_of_a_recipe_are_json_where_they_can_be():
 def test_an_epoch_is_one_line():
     line = describe_epoch({"epoch": 3, "values": {"train_loss": 0.123456, "val_iou_defect": 0.5}}, 12)
 
-    assert line == "epoch 3/12  loss 0.1235  IoU defect 0.5"
+    assert line == "epoch 3/12  loss 0.1235  IoU defect 0.5000"
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,16 @@ class Follower:
 
     stages: list[str] = field(default_factory=list)
     epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+    figures: dict[str, object] = field(default_factory=dict)
 
     def stage(self, name):
         self.stages.append(name)
 
     def epoch(self, epoch, figures):
         self.epochs[epoch] = figures
+
+    def found(self, figures):
+        self.figures |= figures
 
     def check(self):
         """Go on."""

@@ -55,7 +55,7 @@ def test_a_local_file_gives_the_encoder_its_weights(tmp_path, suffix):
 
     built = build_network(_config(encoder_weights=str(path)))
 
-    assert built.encoder_weights_used == "file"
+    assert built.encoder_weights_used == path.name
     loaded = built.network.encoder.state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in donor.items())
 
