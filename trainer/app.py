@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from celery import Celery
-from celery.signals import beat_init, setup_logging
+from celery.signals import setup_logging
 
 from defectoscope.errors import DefectoscopeError
 from defectoscope.logs import configure_logs
@@ -31,9 +31,10 @@ def make_trainer(settings: Settings) -> Celery:
     )
     register_tasks(trainer)
     trainer.conf.beat_schedule = schedule(reconcile_interval_s=settings.inspection.reconcile_interval_s)
-    # Beat notes here what it sent last. Losing the file costs one early message, so it lies with the scratch files and
-    # not in whichever directory beat was started from.
-    trainer.conf.beat_schedule_filename = str(settings.trainer.work_dir / "beat-schedule")
+    # In memory. The default scheduler pickles what it sent last into a file, and what is owed stands in the database.
+    trainer.conf.beat_scheduler = "celery.beat:Scheduler"
+    # `inspect ping -d celerybeat@HOST` is then answered for as long as beat's loop turns, and no longer.
+    trainer.conf.beat_enable_remote_control = True
     return trainer
 
 
@@ -47,8 +48,3 @@ except DefectoscopeError as exc:
 @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
 def _configure_logs(**_: object) -> None:
     configure_logs(level=_settings.log.level, form=_settings.log.format, service="trainer")
-
-
-@beat_init.connect(weak=False)  # type: ignore[untyped-decorator]
-def _make_work_dir(**_: object) -> None:
-    _settings.trainer.work_dir.mkdir(parents=True, exist_ok=True)

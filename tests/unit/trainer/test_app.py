@@ -12,7 +12,7 @@ from trainer.schedule import schedule
 _LOOK = """
 import sys
 from trainer.app import app
-print(app.conf.beat_schedule_filename)
+print(app.conf.beat_scheduler)
 print(app.tasks["training.run"].acks_late)
 print([name for name in ("torch", "onnxruntime", "numpy") if name in sys.modules])
 """
@@ -32,16 +32,12 @@ def _run(tmp_path, **environment):
     )
 
 
-def test_the_application_holds_no_torch_and_keeps_beats_notes_in_the_work_directory(tmp_path):
-    run = _run(
-        tmp_path,
-        DEFECTOSCOPE_QUEUE__URL="redis://127.0.0.1:9/0",
-        DEFECTOSCOPE_TRAINER__WORK_DIR=str(tmp_path / "work"),
-    )
+def test_the_application_holds_no_torch_and_beat_writes_no_file(tmp_path):
+    run = _run(tmp_path, DEFECTOSCOPE_QUEUE__URL="redis://127.0.0.1:9/0")
 
-    schedule_file, acks_late, heavy = run.stdout.splitlines()
+    scheduler, acks_late, heavy = run.stdout.splitlines()
     assert run.returncode == 0, run.stderr
-    assert schedule_file == str(tmp_path / "work" / "beat-schedule")
+    assert scheduler == "celery.beat:Scheduler"
     assert acks_late == "False"
     assert heavy == "[]"
 
