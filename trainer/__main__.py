@@ -42,7 +42,7 @@ def run(
     configure_logs(level=settings.log.level, form=settings.log.format, service="training")
     interruption = Interruption()
     if stop_with_stdin:
-        interruption.by_end_of(sys.stdin.buffer)
+        interruption.by_end_of(sys.stdin.fileno())
     database = connect.open_database(settings)
     lease_s = settings.trainer.lease_s
     with interruption.by_signals():

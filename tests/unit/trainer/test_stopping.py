@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +21,20 @@ import pathlib, sys
 pathlib.Path(sys.argv[1], sys.argv[2]).touch()
 sys.stdin.read()
 pathlib.Path(sys.argv[1], "heard").touch()
+"""
+
+#: Says that it runs, and that it was told to stop; does not stop.
+_DEAF = """
+import time
+from trainer.interruption import Interruption
+interruption = Interruption()
+interruption.by_end_of(0)
+with interruption.by_signals():
+    print("ready", flush=True)
+    while not interruption.is_told:
+        time.sleep(0.01)
+    print("told", flush=True)
+    time.sleep(60)
 """
 
 
@@ -59,13 +74,57 @@ def test_the_end_of_the_parents_pipe_is_heard():
     interruption = Interruption()
     reading, writing = os.pipe()
 
-    with os.fdopen(reading, "rb") as stream:
-        interruption.by_end_of(stream)
-        os.close(writing)
-        _wait_for(lambda: interruption.is_told)
+    interruption.by_end_of(reading)
+    os.close(writing)
+    _wait_for(lambda: interruption.is_told)
 
-        with pytest.raises(TrainingInterrupted):
-            interruption.check()
+    with pytest.raises(TrainingInterrupted):
+        interruption.check()
+    os.close(reading)
+
+
+def test_a_process_that_watches_its_parents_pipe_ends_well_while_the_pipe_is_open():
+    watching = subprocess.Popen(
+        [sys.executable, "-c", "from trainer.interruption import Interruption; Interruption().by_end_of(0)"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+    with watching:
+        # Not `communicate`, which would close the pipe first.
+        status = watching.wait(20)
+
+        assert status == 0
+        assert watching.stderr.read() == b""
+
+
+@pytest.fixture
+def deaf():
+    """A process in a stage that asks nothing: it hears requests and goes on."""
+    process = subprocess.Popen([sys.executable, "-c", _DEAF], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_second_signal_ends_a_process_in_a_stage_that_asks_nothing(deaf, number):
+    deaf.send_signal(signal.SIGTERM)
+    assert deaf.stdout.readline() == b"told\n"
+
+    deaf.send_signal(number)
+
+    assert deaf.wait(5) == -number
+
+
+def test_the_end_of_a_parent_that_has_asked_ends_a_process_in_a_stage_that_asks_nothing(deaf):
+    deaf.send_signal(signal.SIGTERM)
+    assert deaf.stdout.readline() == b"told\n"
+
+    deaf.stdin.close()
+
+    assert deaf.wait(5) == -signal.SIGKILL
 
 
 def test_a_process_is_waited_for_and_its_status_returned():
