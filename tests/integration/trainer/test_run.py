@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
+from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from defectoscope.connect import open_queue
-from defectoscope.database import Evaluation, EvaluationImage, ModelVariant, ModelVersion, TrainingRunState
+from defectoscope.database import Evaluation, EvaluationImage, ModelVariant, ModelVersion, TrainingRun, TrainingRunState
 from defectoscope.queue import messages
 from defectoscope.registry import find_champion
 from defectoscope.segmentation import ModelContract, PixelCounts
-from defectoscope.training import claim_run, metrics_of
+from defectoscope.training import claim_run, metrics_of, reconcile_runs
 from trainer.config import TrainingConfig
 from trainer.runtime import onnx_engine, read_contract
 
 _PATIENCE_S = 120
+_EVENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z \[(info|error) +\] training_(run|process)\.\w+ ")
 
 
 def _finish(process):
@@ -86,11 +89,7 @@ def test_a_worker_told_to_stop_ends_its_run_as_interrupted_and_leaves_nothing(
     run_id = trainer.request(revision, epochs=10_000)
     worker = trainer.start_worker()
     open_queue(settings, name="test").send([messages.run_training(run_id)])
-    deadline = time.monotonic() + _PATIENCE_S
-    while not _has_metrics(database, run_id):
-        assert worker.poll() is None, worker.communicate()
-        assert time.monotonic() < deadline, trainer.row(run_id).error_message
-        time.sleep(0.2)
+    _wait_until(lambda: _has_metrics(database, run_id), worker)
 
     worker.send_signal(signal.SIGTERM)
     status, output = _finish(worker)
@@ -98,6 +97,11 @@ def test_a_worker_told_to_stop_ends_its_run_as_interrupted_and_leaves_nothing(
     row = trainer.row(run_id)
     assert status == 0, output
     assert (row.state, row.error_code) == (TrainingRunState.FAILED, "training_interrupted")
+    # The process of the run writes as the worker does: Celery puts no words of its own around its lines.
+    events = [line for line in output.splitlines() if "training_run." in line or "training_process." in line]
+    assert [line for line in events if not _EVENT.match(line)] == []
+    assert "training_process.ended" in events[-1]
+    assert events[-1].endswith("status=1")
     assert _versions(database) == []
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["images"]
 
@@ -124,6 +128,34 @@ def test_a_run_that_is_not_pending_is_left_alone(trainer, revision, database):
     row = trainer.row(run_id)
     assert status == 0
     assert (row.state, row.lease_owner, row.lease_token) == (TrainingRunState.RUNNING, "another trainer", claimed.token)
+
+
+def test_a_run_whose_trainer_was_killed_is_given_up_when_its_lease_runs_out(trainer, revision, database, queue):
+    run_id = trainer.request(revision)
+    process = trainer.start(run_id)
+    _wait_until(lambda: trainer.is_running(run_id), process)
+
+    process.kill()
+    status, _ = _finish(process)
+    reconcile_runs(database=database, queue=queue, resend_after_s=60)
+    state_while_leased = trainer.row(run_id).state
+    with database.transaction() as session:
+        session.execute(update(TrainingRun).values(lease_expires_at=func.now() - timedelta(seconds=1)))
+    reconcile_runs(database=database, queue=queue, resend_after_s=60)
+
+    row = trainer.row(run_id)
+    assert status == -signal.SIGKILL
+    assert state_while_leased is TrainingRunState.RUNNING
+    assert (row.state, row.error_code, row.lease_owner) == (TrainingRunState.FAILED, "trainer_lost", None)
+    assert row.finished_at is not None
+
+
+def _wait_until(condition, process):
+    deadline = time.monotonic() + _PATIENCE_S
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def _has_metrics(database, run_id):
