@@ -9,11 +9,11 @@ from api.schemas.jobs import JobIn
 from api.services import Services
 from defectoscope.database import Job, ModelVersion
 from defectoscope.errors import BucketNotFound, IdempotencyConflict, NoImagesFound
-from defectoscope.inspection.jobs import JobRequest, submit_job
 from defectoscope.inspection.listing import list_prefix
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.queries import find_job_by_key
 from defectoscope.inspection.sources import Archive, ExplicitImages, Prefix, Source
+from defectoscope.inspection.submission import JobRequest, submit_job
 from defectoscope.registry import find_champion, find_version
 from defectoscope.segmentation import ModelContract
 from defectoscope.storage import S3Uri

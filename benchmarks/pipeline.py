@@ -23,9 +23,9 @@ from defectoscope.connect import open_database, s3_config
 from defectoscope.database import Chunk, Database
 from defectoscope.database.migrate import upgrade
 from defectoscope.embedded.stack import Connections
-from defectoscope.inspection.jobs import JobRequest, submit_job
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.sources import ExplicitImages, SourceImage
+from defectoscope.inspection.submission import JobRequest, submit_job
 from defectoscope.queue import MemoryQueue
 from defectoscope.registry import VariantFile, find_version, promote_first, publish
 from defectoscope.samples import draw_sample

@@ -7,9 +7,11 @@ from sqlalchemy import func, select, update
 from defectoscope.database import Database, Job
 from defectoscope.errors import CallerError, Fault
 from defectoscope.inspection.archives import ArchiveLimits, list_archive
-from defectoscope.inspection.jobs import add_images, end_enumeration, fail_enumeration, read_source
+from defectoscope.inspection.items import add_images
+from defectoscope.inspection.jobs import end_enumeration, fail_enumeration
 from defectoscope.inspection.listing import list_prefix
 from defectoscope.inspection.sources import Archive, InputBuckets, Page
+from defectoscope.inspection.submission import read_source
 from defectoscope.queue import Queue
 
 

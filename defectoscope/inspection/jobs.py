@@ -1,202 +1,21 @@
-"""Jobs: submitted, enumerated, cancelled, retried, finished. Each is one transaction that leaves no state half way."""
+"""The life of a job after its submission: known in full, cancelled, retried, finished.
+
+Each step is one transaction that leaves no state half way.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState, after_commit
-from defectoscope.errors import (
-    DefectoscopeError,
-    IdempotencyConflict,
-    InvalidRequest,
-    JobNotCancellable,
-    JobNotFound,
-    JobNotRetryable,
-    NoImagesFound,
-)
-from defectoscope.inspection.params import JobParams
-from defectoscope.inspection.sources import (
-    MAX_NAME_BYTES,
-    Archive,
-    ExplicitImages,
-    Prefix,
-    Source,
-    SourceImage,
-    is_item_name,
-)
-from defectoscope.queue import Queue, messages, send_or_leave
+from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState
+from defectoscope.errors import DefectoscopeError, JobNotCancellable, JobNotFound, JobNotRetryable, NoImagesFound
+from defectoscope.inspection.items import open_chunks
+from defectoscope.queue import Queue
 
 _UNFINISHED = (ChunkState.PENDING, ChunkState.RUNNING)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRequest:
-    """What somebody wants inspected, with defaults already resolved."""
-
-    source: Source
-    params: JobParams
-    model_version_id: int
-    name: str | None = None
-    idempotency_key: str | None = None
-
-    @property
-    def sha256(self) -> str:
-        """Hash that tells a repeated request from a different one under the same idempotency key."""
-        described: dict[str, Any] = {
-            "source": describe_source(self.source),
-            "params": self.params.to_json(),
-            "name": self.name,
-        }
-        if isinstance(self.source, ExplicitImages):
-            described["images"] = [[image.name, image.uri, image.label_uri] for image in self.source.images]
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def describe_source(source: Source) -> dict[str, Any]:
-    """Return a source as the job row keeps it. A list is kept as its items alone."""
-    match source:
-        case ExplicitImages(images=images):
-            return {"kind": "images", "count": len(images)}
-        case Prefix(uri=uri, labels_uri=labels_uri):
-            return {"kind": "prefix", "uri": uri, "labels_uri": labels_uri}
-        case Archive(uri=uri):
-            return {"kind": "archive", "uri": uri}
-
-
-def read_source(job: Job) -> Prefix | Archive:
-    """Return the source of a job that is enumerated by a worker."""
-    if job.source["kind"] == "archive":
-        return Archive(uri=job.source["uri"])
-    return Prefix(uri=job.source["uri"], labels_uri=job.source["labels_uri"])
-
-
-def submit_job(*, database: Database, queue: Queue, request: JobRequest, chunk_size: int) -> int:
-    """Record a job and ring for a worker. The same idempotency key with the same request gives the same job.
-
-    Returns:
-        The job's id.
-
-    Raises:
-        NoImagesFound: an explicit list is empty.
-        InvalidRequest: two images of a list have one name, or a name is empty, too long or holds a null character.
-        IdempotencyConflict: the key was used for a different request.
-    """
-    if isinstance(request.source, ExplicitImages):
-        _check_names(request.source.images)
-    if request.idempotency_key is not None and (known := _known_job(database, request)) is not None:
-        return known
-    try:
-        with database.transaction() as session:
-            return _record_job(session, queue, request, chunk_size)
-    except IntegrityError:
-        # Two requests with one key at the same moment: the other one was first.
-        known = None if request.idempotency_key is None else _known_job(database, request)
-        if known is None:
-            raise
-        return known
-
-
-def _check_names(images: Sequence[SourceImage]) -> None:
-    if not images:
-        raise NoImagesFound
-    for image in images:
-        if not is_item_name(image.name):
-            raise InvalidRequest(
-                f"An image name has 1 to {MAX_NAME_BYTES} bytes in UTF-8 and no null character.",
-                name=ascii(image.name)[:200],
-            )
-    uses = Counter(image.name for image in images)
-    twice = sorted(name for name, count in uses.items() if count > 1)[:5]
-    if twice:
-        raise InvalidRequest(f"Image names must be unique within a job; twice: {', '.join(twice)}.", names=twice)
-
-
-def _known_job(database: Database, request: JobRequest) -> int | None:
-    with database.transaction() as session:
-        job = session.scalar(select(Job).where(Job.idempotency_key == request.idempotency_key))
-        if job is None:
-            return None
-        if job.request_sha256 != request.sha256:
-            raise IdempotencyConflict(job_id=job.id)
-        return job.id
-
-
-def _record_job(session: Session, queue: Queue, request: JobRequest, chunk_size: int) -> int:
-    job = Job(
-        name=request.name,
-        source=describe_source(request.source),
-        params=request.params.to_json(),
-        model_version_id=request.model_version_id,
-        idempotency_key=request.idempotency_key,
-        request_sha256=request.sha256,
-        dispatched_at=func.now(),
-    )
-    session.add(job)
-    session.flush()
-    if isinstance(request.source, ExplicitImages):
-        add_images(session, queue, job, request.source.images, chunk_size=chunk_size)
-        end_enumeration(session, job)
-    else:
-        message = messages.enumerate_job(job.id)
-        after_commit(session, lambda: send_or_leave(queue, [message]))
-    return job.id
-
-
-def add_images(session: Session, queue: Queue, job: Job, images: Sequence[SourceImage], *, chunk_size: int) -> None:
-    """Write the items of some images, cut into chunks; their messages leave after the commit.
-
-    Images that are known to be unusable become failed items and take no place in a chunk.
-    """
-    usable = [image for image in images if image.error is None]
-    slices = [usable[start : start + chunk_size] for start in range(0, len(usable), chunk_size)]
-    chunk_ids = open_chunks(session, queue, job.id, len(slices))
-    rows = [
-        _item_row(job.id, image, chunk_id)
-        for chunk_id, images_of_chunk in zip(chunk_ids, slices, strict=True)
-        for image in images_of_chunk
-    ]
-    rows += [_item_row(job.id, image, None) for image in images if image.error is not None]
-    if rows:
-        session.execute(insert(JobItem), rows)
-        job.state = JobState.RUNNING
-
-
-def _item_row(job_id: int, image: SourceImage, chunk_id: int | None) -> dict[str, Any]:
-    return {
-        "job_id": job_id,
-        "chunk_id": chunk_id,
-        "name": image.name,
-        "state": ItemState.FAILED if image.error else ItemState.PENDING,
-        "source_uri": image.uri,
-        "source_etag": image.etag,
-        "label_uri": image.label_uri,
-        "error_code": image.error.code if image.error else None,
-        "error_message": image.error.message if image.error else None,
-        "label_error_code": image.label_error.code if image.label_error else None,
-        "label_error_message": image.label_error.message if image.label_error else None,
-    }
-
-
-def open_chunks(session: Session, queue: Queue, job_id: int, count: int) -> Sequence[int]:
-    """Write empty chunks; their messages leave after the commit."""
-    if not count:
-        return []
-    now = session.scalar(select(func.now()))
-    ids = session.scalars(
-        insert(Chunk).returning(Chunk.id, sort_by_parameter_order=True),
-        [{"job_id": job_id, "dispatched_at": now} for _ in range(count)],
-    ).all()
-    after_commit(session, lambda: send_or_leave(queue, [messages.process_chunk(chunk_id) for chunk_id in ids]))
-    return ids
 
 
 def end_enumeration(session: Session, job: Job) -> None:

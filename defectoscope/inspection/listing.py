@@ -64,9 +64,8 @@ def _labels_of(
     stays that of a page however many labels there are.
     """
     if source.labels_uri is None:
-        wanted = {
-            entry.key: base + label for entry in page if (label := label_stem(entry.key.removeprefix(base))) is not None
-        }
+        # By the whole key, so that the prefix may be the images folder itself with its labels beside it.
+        wanted = {entry.key: label for entry in page if (label := label_stem(entry.key)) is not None}
         storage = buckets.open(bucket)
     else:
         labels_at = S3Uri.parse(source.labels_uri)

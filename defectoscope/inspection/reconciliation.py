@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState, after_commit
 from defectoscope.errors import WorkerLost
-from defectoscope.inspection.jobs import cancel_chunks, finish_if_done, open_chunks
+from defectoscope.inspection.items import open_chunks
+from defectoscope.inspection.jobs import cancel_chunks, finish_if_done
 from defectoscope.queue import Queue, messages, send_or_leave
 
 log = structlog.get_logger(__name__)

@@ -9,10 +9,10 @@ from sqlalchemy import func, select, text
 from defectoscope.database import Chunk, ChunkState, Database, Image, Job, JobItem, ModelVersion
 from defectoscope.inspection.chunks import claim_chunk
 from defectoscope.inspection.completion import ImageFacts, ItemOutcome, LabelFacts, ResultFacts, complete_chunk
-from defectoscope.inspection.jobs import JobRequest, submit_job
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.inspection.sources import ExplicitImages, SourceImage
+from defectoscope.inspection.submission import JobRequest, submit_job
 from defectoscope.queue import MemoryQueue
 from defectoscope.segmentation import Defect, PixelCounts
 from tests.models import CONTRACT

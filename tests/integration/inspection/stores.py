@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from defectoscope.errors import BucketNotFound
 from defectoscope.inspection.archives import ArchiveLimits
 from defectoscope.inspection.enumeration import enumerate_job
-from defectoscope.inspection.jobs import submit_job
 from defectoscope.inspection.sources import Archive, InputBuckets, Prefix
+from defectoscope.inspection.submission import submit_job
 from defectoscope.storage import open_memory
 
 LIMITS = ArchiveLimits(max_members=1000, max_member_bytes=1_000_000, max_total_bytes=10_000_000)

@@ -5,8 +5,9 @@ import pytest
 from defectoscope.database import ChunkState, ItemState, JobState
 from defectoscope.errors import ImageEmpty, JobNotCancellable, JobNotFound, JobNotRetryable
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
-from defectoscope.inspection.jobs import cancel_job, retry_failed, submit_job
+from defectoscope.inspection.jobs import cancel_job, retry_failed
 from defectoscope.inspection.sources import Prefix
+from defectoscope.inspection.submission import submit_job
 from defectoscope.queue import messages
 from tests.integration.inspection.scene import succeeded
 

@@ -76,6 +76,16 @@ def test_a_prefix_is_a_folder_and_takes_images_alone(scene):
     assert [item.name for item in scene.items(job_id)] == ["a.PNG"]
 
 
+def test_the_images_folder_itself_can_be_the_prefix_with_its_labels_beside_it(scene):
+    buckets = memory_buckets()
+    put_all(buckets.own, ["lot/images/a.png", "lot/images/b.png", "lot/labels/a.png"])
+    job_id = submit_prefix(scene, f"s3://{OWN}/lot/images")
+
+    run_enumeration(scene, buckets, job_id)
+
+    assert _labels(scene, job_id) == {"a.png": f"s3://{OWN}/lot/labels/a.png", "b.png": None}
+
+
 def test_the_whole_bucket_can_be_a_prefix(scene):
     buckets = memory_buckets()
     put_all(buckets.own, ["a.png", "b/c.png"])

@@ -5,9 +5,10 @@ from threading import Barrier
 
 from defectoscope.database import ChunkState, ItemState, JobState
 from defectoscope.inspection.chunks import release_chunk
-from defectoscope.inspection.jobs import cancel_job, submit_job
+from defectoscope.inspection.jobs import cancel_job
 from defectoscope.inspection.reconciliation import TICK_LIMIT
 from defectoscope.inspection.sources import Prefix
+from defectoscope.inspection.submission import submit_job
 from defectoscope.queue import messages
 
 

@@ -9,8 +9,8 @@ from sqlalchemy.exc import IntegrityError
 
 from defectoscope.database import Job, JobState
 from defectoscope.errors import IdempotencyConflict, InvalidRequest, NoImagesFound
-from defectoscope.inspection.jobs import JobRequest, submit_job
 from defectoscope.inspection.sources import Archive, ExplicitImages, Prefix
+from defectoscope.inspection.submission import JobRequest, submit_job
 from defectoscope.queue import CeleryQueue, make_celery, messages
 from tests.integration.inspection.scene import PARAMS, named
 

@@ -17,9 +17,9 @@ from defectoscope.storage import content_key, put_content
 from defectoscope.training import request_training
 from tests.images import draw_part, encode
 
-#: Small enough for a test, large enough to go through every stage.
+#: The mission's architecture on the smallest encoder there is for it.
 RECIPE = {
-    "encoder": "resnet18",
+    "encoder": "tu-resnet10t",
     "encoder_weights": None,
     "input_size_wh": [64, 64],
     "epochs": 2,

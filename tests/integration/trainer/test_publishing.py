@@ -11,11 +11,11 @@ from onnx import TensorProto, helper
 from sqlalchemy import func, update
 
 from defectoscope.database import ModelVersion, TrainingRun, TrainingRunState
-from defectoscope.errors import ExportParityFailed, TrainerLost, TrainingFailed, TrainingInterrupted
+from defectoscope.errors import ExportParityFailed, InvalidRequest, TrainerLost, TrainingFailed, TrainingInterrupted
 from defectoscope.registry import find_champion
 from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME
 from defectoscope.training import claim_run, reconcile_runs
-from trainer.build import BuiltModel, contract_of
+from trainer.build import BuiltModel, build_model, contract_of
 from trainer.evaluate import evaluate
 from trainer.export import stamp
 from trainer.interruption import Interruption
@@ -114,6 +114,18 @@ def test_a_build_that_fails_ends_the_run_by_name_and_leaves_no_version(trainer, 
     assert row.error_message
     assert _numbers(trainer.database) == []
     assert not scratch[0].exists()
+
+
+def test_a_recipe_that_cannot_be_built_fails_by_name(trainer, revision, database, execute):
+    run_id = trainer.request(revision, architecture="NoSuchNet")
+
+    with pytest.raises(InvalidRequest):
+        execute(run_id, build=build_model)
+
+    row = trainer.row(run_id)
+    assert (row.state, row.error_code) == (TrainingRunState.FAILED, "invalid_request")
+    assert "NoSuchNet" in row.error_message
+    assert _numbers(database) == []
 
 
 def test_a_stop_before_publishing_publishes_nothing(trainer, revision, database, execute):

@@ -102,21 +102,9 @@ def test_a_worker_told_to_stop_ends_its_run_as_interrupted_and_leaves_nothing(
     assert [line for line in events if not _EVENT.match(line)] == []
     assert "training_process.ended" in events[-1]
     assert events[-1].endswith("status=1")
+    assert f"error: {row.error_message} (training_interrupted)" in output
     assert _versions(database) == []
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["images"]
-
-
-def test_a_recipe_that_cannot_be_built_fails_by_name(trainer, revision, database):
-    run_id = trainer.request(revision, architecture="NoSuchNet")
-
-    status, output = _finish(trainer.start(run_id))
-
-    row = trainer.row(run_id)
-    assert status == 1
-    assert (row.state, row.error_code) == (TrainingRunState.FAILED, "invalid_request")
-    assert "NoSuchNet" in row.error_message
-    assert row.error_message in output
-    assert _versions(database) == []
 
 
 def test_a_run_that_is_not_pending_is_left_alone(trainer, revision, database):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from defectoscope.database import Chunk, ChunkState, Database, DefectRow, Image, Job, JobItem, ModelVersion, Result
-from defectoscope.inspection.jobs import JobRequest, submit_job
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.queries import list_items, view_job
 from defectoscope.inspection.sources import ExplicitImages, SourceImage
+from defectoscope.inspection.submission import JobRequest, submit_job
 from defectoscope.queue import MemoryQueue
 from defectoscope.segmentation import decode_mask
 from defectoscope.settings import Settings

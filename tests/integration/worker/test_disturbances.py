@@ -10,9 +10,10 @@ from sqlalchemy import select, text
 
 from defectoscope.database import ChunkState, ItemState, JobState, ModelVariant, ModelVersion
 from defectoscope.inspection.chunks import Lease, claim_chunk
-from defectoscope.inspection.jobs import JobRequest, cancel_job, submit_job
+from defectoscope.inspection.jobs import cancel_job
 from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.inspection.sources import Prefix
+from defectoscope.inspection.submission import JobRequest, submit_job
 from defectoscope.settings import DatabaseSettings
 from tests.images import draw_part, encode
 from worker.inspector import Inspector
