@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from tests.images import draw_part, encode
 
 TINY = {
-    "encoder": "resnet18",
+    "encoder": "tu-resnet10t",
     "encoder_weights": None,
     "loss": "cross_entropy+dice",
     "input_size_wh": (64, 64),
     "epochs": 8,
-    "learning_rate": 1e-3,
+    "learning_rate": 3e-3,
     "batch_size": 4,
     "min_area_px": 0,
 }
