@@ -22,7 +22,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 		|| { echo "Python's venv module is missing (Debian: python3-venv)." >&2; exit 1; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "Installing about 6 GB of locked packages into $(VENV) ..."
-	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python requirements.lock
 	@$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
 	@touch $@
 
@@ -33,7 +33,7 @@ up: setup  ## Run everything on this machine until Ctrl-C
 	@$(BIN)/defectoscope up
 
 test: setup  ## Run every test
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: setup  ## Check style and formatting
 	@$(BIN)/ruff check .

@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmark-results.json"), help="raw figures")
     arguments = parser.parse_args()
 
-    console = Console()
+    # Wide enough for the table in a file, too.
+    console = Console(width=120)
     table = Table(title="Worker path against bare session.run (1.00 = no overhead)")
     for column in ("case", "bare img/s", "worker img/s", "ratio", "CPU ms an image around the model"):
         table.add_column(column, justify="left" if column == "case" else "right")

@@ -92,7 +92,8 @@ def migrated_url(migrated_database: str) -> str:
     with psycopg.connect(_conninfo(sqlalchemy.make_url(migrated_database)), autocommit=True) as connection:
         # Ends the connections that the test before, or the pool of its engine, has left open.
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = %s AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
             (name,),
         )
         tables = ", ".join(table.name for table in Base.metadata.sorted_tables)

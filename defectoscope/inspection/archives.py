@@ -74,7 +74,8 @@ def list_archive(source: Archive, *, buckets: InputBuckets, limits: ArchiveLimit
         except _DAMAGED as exc:
             raise ArchiveInvalid(f"The file is not a readable zip archive: {exc}") from exc
         with file:
-            members = {info.filename: info for info in file.infolist() if not info.is_dir()}
+            # Not `info.is_dir()`, which fails on an empty name.
+            members = {info.filename: info for info in file.infolist() if not info.filename.endswith("/")}
             if len(members) > limits.max_members:
                 raise ArchiveTooLarge(f"The archive has {len(members)} files; the limit is {limits.max_members}.")
             archive = _OpenArchive(file=file, members=members, buckets=buckets, limits=limits)

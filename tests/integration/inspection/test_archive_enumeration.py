@@ -6,7 +6,7 @@ import zipfile
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from defectoscope.database import ItemState, JobState
@@ -225,6 +225,7 @@ def test_an_archive_that_is_missing_ends_the_job_with_its_error(scene):
 _SOUND = make_zip([("images/a.png", b"some bytes" * 30), ("labels/a.png", b"other bytes" * 30), ("b.png", b"short")])
 
 
+@example(flips=[(265, 0)], cut=0)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     flips=st.lists(st.tuples(st.integers(0, len(_SOUND) - 1), st.integers(0, 255)), min_size=1, max_size=4),
