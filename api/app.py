@@ -28,8 +28,7 @@ from api.routes import (
 from api.schemas.errors import ErrorOut
 from api.services import Services, open_services
 from defectoscope.errors import DefectoscopeError
-from defectoscope.logs import configure_logs
-from defectoscope.settings import Settings, load_settings
+from defectoscope.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -83,13 +82,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(AccessGuard, allow_remote=settings.api.allow_remote)
     app.add_middleware(RequestContext)
     return app
-
-
-def create_app_from_environment() -> FastAPI:
-    """Return the application of the environment's settings: `uvicorn --factory api.app:create_app_from_environment`."""
-    settings = load_settings()
-    configure_logs(level=settings.log.level, form=settings.log.format, service="api")
-    return create_app(settings)
 
 
 def _include_routes(app: FastAPI) -> None:

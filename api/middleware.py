@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from uuid import uuid4
 
 import structlog
@@ -18,8 +20,6 @@ from defectoscope.errors import RequestTooLarge, Unexpected
 log = structlog.get_logger(__name__)
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-#: Asked every few seconds by whoever watches the process; of no interest in the log.
-_PROBES = frozenset({"/healthz", "/readyz"})
 
 
 class RequestContext:
@@ -64,8 +64,10 @@ class RequestContext:
                 answer = respond(status=500, code=error.code, message=error.message, request_id=request_id)
                 await answer(scope, receive, send_with_id)
             finally:
+                # Reading changes nothing and is done all the time, by probes and by whoever watches a job.
+                is_routine = scope["method"] in {"GET", "HEAD"} and status < HTTPStatus.BAD_REQUEST
                 log.log(
-                    10 if scope["path"] in _PROBES else 20,
+                    logging.DEBUG if is_routine else logging.INFO,
                     "http.request",
                     method=scope["method"],
                     path=scope["path"],

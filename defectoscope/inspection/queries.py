@@ -100,13 +100,15 @@ def view_job(session: Session, job_id: int) -> JobView:
         raise JobNotFound(f"There is no job {job_id}.", job_id=job_id)
     job, number = found
     params = JobParams.from_json(job.params)
-    results = session.execute(
-        select(
-            func.count().filter(Result.verdict == Verdict.DEFECTIVE), func.coalesce(func.sum(Result.defect_count), 0)
-        )
-        .join(JobItem, JobItem.result_id == Result.id)
-        .where(JobItem.job_id == job_id)
-    ).one()
+    defective_images = session.scalar(
+        select(func.count())
+        .select_from(JobItem)
+        .join(Result, Result.id == JobItem.result_id)
+        .where(JobItem.job_id == job_id, Result.verdict == Verdict.DEFECTIVE)
+    )
+    # A picture submitted under two names is two images with one result: its defects exist, and are listed, once.
+    result_ids = select(JobItem.result_id).where(JobItem.job_id == job_id)
+    defects = session.scalar(select(func.sum(Result.defect_count)).where(Result.id.in_(result_ids)))
     label_errors = session.scalar(
         select(func.count()).where(JobItem.job_id == job_id, JobItem.label_error_code.is_not(None))
     )
@@ -115,8 +117,8 @@ def view_job(session: Session, job_id: int) -> JobView:
         model_version=number,
         params=params,
         counts=count_items(session, job_id),
-        defective_images=results[0],
-        defects=int(results[1]),
+        defective_images=defective_images or 0,
+        defects=int(defects or 0),
         label_errors=label_errors or 0,
         qa=summarise_qa(session, job_id, min_iou=params.qa_min_iou),
     )

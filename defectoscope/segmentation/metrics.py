@@ -69,12 +69,6 @@ class PixelCounts:
         """Share of the defect pixels that were found: tp / (tp + fn)."""
         return self._score(self.tp, self.tp + self.fn)
 
-    @property
-    def specificity(self) -> float:
-        """Share of the background pixels left alone: tn / (tn + fp); 1.0 where there is no background."""
-        background = self.tn + self.fp
-        return self.tn / background if background else 1.0
-
     def _score(self, part: int, whole: int) -> float:
         if whole:
             return part / whole

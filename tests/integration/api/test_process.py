@@ -53,7 +53,8 @@ def test_it_serves_until_it_is_told_to_end(environment, port):
     with subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=subprocess.PIPE) as process:
         try:
             ready = wait_for(f"http://127.0.0.1:{port}/readyz", process)
-            jobs = httpx.get(f"http://127.0.0.1:{port}/v1/jobs", headers={"X-Request-Id": "r-7"})
+            jobs = httpx.get(f"http://127.0.0.1:{port}/v1/jobs", headers={"X-Request-Id": "r-6"})
+            httpx.post(f"http://127.0.0.1:{port}/v1/jobs/1/cancel", headers={"X-Request-Id": "r-7"})
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=10)
         finally:
@@ -64,7 +65,9 @@ def test_it_serves_until_it_is_told_to_end(environment, port):
     # The server ends in order and then by the signal itself, so that whoever started it sees why.
     assert process.returncode == -signal.SIGTERM
     assert b"Application shutdown complete" in output
+    # What was asked to be done is in the log, what was only looked at is not.
     assert b'"request_id": "r-7"' in output
+    assert b'"request_id": "r-6"' not in output
     assert environment["DEFECTOSCOPE_STORAGE__SECRET_KEY"].encode() not in output
 
 
