@@ -146,7 +146,9 @@ class Supervisor:
             self._names.append(server.name)
 
         def write_line(line: str) -> None:
-            self._write(server.name, line)
+            # The log file keeps blank lines; among the lines of seven processes they only part what belongs together.
+            if line.strip():
+                self._write(server.name, line)
 
         log_file = self._log_dir / f"{server.name}.log"
         return Keeper(server, log_file=log_file, write_line=write_line, say=self.say, backoff=self._backoff)
