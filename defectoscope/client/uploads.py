@@ -11,6 +11,7 @@ import mimetypes
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -115,18 +116,17 @@ class Uploader:
             httpx.Client(timeout=60.0, limits=httpx.Limits(max_connections=THREADS)) as proxied,
             httpx.Client(timeout=60.0, limits=httpx.Limits(max_connections=THREADS), trust_env=False) as direct,
             ThreadPoolExecutor(THREADS, thread_name_prefix="upload") as pool,
+            ExitStack() as on_error,
         ):
-            try:
-                for start in range(0, len(wanted), _BATCH):
-                    batch = wanted[start : start + _BATCH]
-                    uploads = self._ask(batch)
-                    uris.update({sha256: upload["uri"] for sha256, upload in uploads.items()})
-                    futures = [pool.submit(self._store, file, uploads[file.sha256], proxied, direct) for file in batch]
-                    _all_or_first_error(pool, futures)
-            except BaseException:
-                # Also for Ctrl-C: the threads in the middle of a file end at its next piece.
-                self._stop.set()
-                raise
+            # Also for Ctrl-C: the threads in the middle of a file end at its next piece.
+            on_error.callback(self._stop.set)
+            for start in range(0, len(wanted), _BATCH):
+                batch = wanted[start : start + _BATCH]
+                uploads = self._ask(batch)
+                uris.update({sha256: upload["uri"] for sha256, upload in uploads.items()})
+                futures = [pool.submit(self._store, file, uploads[file.sha256], proxied, direct) for file in batch]
+                _all_or_first_error(pool, futures)
+            on_error.pop_all()
         return uris
 
     def _ask(self, files: Sequence[LocalFile]) -> dict[str, Upload]:
@@ -218,13 +218,12 @@ def _refusal(file: LocalFile, response: httpx.Response) -> InvalidRequest | Stor
 
 def _all_or_first_error(pool: ThreadPoolExecutor, futures: list[Future[T]]) -> list[T]:
     """Return all results in order; at the first error give the rest up and raise it."""
-    try:
+    with ExitStack() as on_error:
+        # Also for Ctrl-C: what has not begun is not begun any more.
+        on_error.callback(pool.shutdown, wait=False, cancel_futures=True)
         wait(futures, return_when=FIRST_EXCEPTION)
         for future in futures:
             if future.done():
                 future.result()
-    except BaseException:
-        # Also for Ctrl-C: what has not begun is not begun any more.
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+        on_error.pop_all()
     return [future.result() for future in futures]

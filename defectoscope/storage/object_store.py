@@ -74,9 +74,9 @@ class ObstoreStorage:
                 written_bytes = part.tell()
                 part.close()
                 part_path.replace(path)
-            except BaseException:
+            finally:
+                # Gone already when all went well.
                 part_path.unlink(missing_ok=True)
-                raise
         return written_bytes
 
     def put(self, key: str, data: bytes, *, content_type: str) -> None:
