@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from defectoscope import connect
-from defectoscope.errors import DefectoscopeError
-from defectoscope.registry import fetch_variant
+from defectoscope.errors import DefectoscopeError, SettingMissing
+from defectoscope.registry import fetch_variant, find_champion
 from defectoscope.segmentation import SegmentationParams
 from defectoscope.settings import Settings, load_settings
 from defectoscope.storage import open_s3
@@ -26,14 +26,19 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 _stderr = Console(stderr=True)
 
 
-def _model_path(model: str, settings: Settings) -> Path:
-    """Return the file of a model given by path, or by version number on the configured servers."""
-    if not model.isdecimal():
+def _model_path(model: str | None, settings: Settings) -> Path:
+    """Return the file of a model given by path, or by version number on the servers; by default their champion."""
+    if model is not None and not model.isdecimal():
         return Path(model)
+    if settings.database.url is None:
+        raise SettingMissing("No servers are known here; name a model file with --model, or start `defectoscope up`.")
+    database = connect.open_database(settings)
+    with database.transaction() as session:
+        number = find_champion(session).number if model is None else int(model)
     return fetch_variant(
-        database=connect.open_database(settings),
+        database=database,
         storage=open_s3(connect.s3_config(settings)),
-        number=int(model),
+        number=number,
         precision="fp32",
         directory=settings.worker.model_cache_dir,
     )
@@ -43,7 +48,9 @@ def _model_path(model: str, settings: Settings) -> Path:
 def predict_command(
     images: Annotated[list[Path], typer.Argument(help="Image files or directories.")],
     out: Annotated[Path, typer.Option(help="Directory for masks, overlays and predictions.json.")],
-    model: Annotated[str, typer.Option(help="An ONNX file of the model contract, or a model version number.")],
+    model: Annotated[
+        str | None, typer.Option(help="An ONNX file of the model contract, or a version number; the champion.")
+    ] = None,
     threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Probability; the model's own.")] = None,
     min_area: Annotated[int | None, typer.Option(min=1, help="Smallest defect, px; the model's own.")] = None,
     overlays: Annotated[bool, typer.Option(help="Draw the defects of defective images.")] = True,

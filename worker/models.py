@@ -17,11 +17,13 @@ log = structlog.get_logger(__name__)
 
 #: Versions kept loaded: the one in service and the one that running jobs are still pinned to.
 _KEPT = 2
-_PRECISION = "fp32"
 
 
 class LoadedModels:
     """Engines by model version number."""
+
+    #: Which file of a version is served; one precision so far.
+    variant = "fp32"
 
     def __init__(self, *, database: Database, storage: Storage, directory: Path, options: EngineOptions) -> None:
         """Args: as `fetch_variant` and `OnnxEngine` take them; nothing is loaded yet."""
@@ -31,9 +33,6 @@ class LoadedModels:
         self._options = options
         self._engines: OrderedDict[int, OnnxEngine] = OrderedDict()
         self._lock = Lock()
-
-    #: Which file of a version is served; one precision so far.
-    variant = _PRECISION
 
     def engine(self, number: int) -> OnnxEngine:
         """Return the engine of a model version; the first caller loads it while the others wait.

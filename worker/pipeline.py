@@ -1,4 +1,4 @@
-"""The way of a chunk through the worker: fetch and decode, segment in batches, measure, store, complete.
+"""The way of a chunk through the worker: fetch and decode, segment in batches, measure, store.
 
 Threads fetch and decode ahead while the model runs, bounded to two batches; other threads measure, encode and upload
 behind it. An image that fails becomes an outcome with its error and holds up nobody.

@@ -15,8 +15,12 @@ def predict(
     images: Annotated[list[str], typer.Argument(metavar="IMAGES", help="Image files or directories.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where masks and overlays go; made if need be.")],
     model: Annotated[
-        str, typer.Option(metavar="FILE|N", help="A model file, or the number of a model version (needs the servers).")
-    ],
+        str | None,
+        typer.Option(
+            metavar="FILE|N",
+            help="A model file; or the number of a model version, by default the champion, of servers.",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -30,8 +34,8 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Segment image files on this machine. With a model file no server is needed."""
-    options = ["--out", str(out), "--model", model, "--overlays" if overlays else "--no-overlays"]
-    for name, value in (("--threshold", threshold), ("--min-area", min_area)):
+    options = ["--out", str(out), "--overlays" if overlays else "--no-overlays"]
+    for name, value in (("--model", model), ("--threshold", threshold), ("--min-area", min_area)):
         if value is not None:
             options += [name, str(value)]
     if as_json:

@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from defectoscope.errors import ArchiveInvalid, ArchiveMemberUnsafe, ArchiveTooLarge, DefectoscopeError
+from defectoscope.errors import ArchiveInvalid, ArchiveMemberUnsafe, ArchiveTooLarge
 from defectoscope.inspection.sources import Archive, InputBuckets, Page, Pages, SourceImage, is_item_name
 from defectoscope.layout import pair_labels
 from defectoscope.storage import S3Uri, content_key, put_content
@@ -132,7 +132,10 @@ def _store(archive: _OpenArchive, info: zipfile.ZipInfo) -> str:
     if info.compress_type not in _METHODS:
         raise ArchiveInvalid(f"The archive member {info.filename!r} is not packed by deflate, the usual method.")
     if info.file_size > archive.limits.max_member_bytes:
-        raise _too_large(info, archive.limits)
+        raise ArchiveTooLarge(
+            f"The archive member {info.filename!r} unpacks to more than {archive.limits.max_member_bytes} bytes.",
+            declared_bytes=info.file_size,
+        )
     try:
         with archive.file.open(info) as member:
             # One byte more than declared: then zipfile compares the checksum, and a header that lies about the size is
@@ -143,13 +146,6 @@ def _store(archive: _OpenArchive, info: zipfile.ZipInfo) -> str:
     own = archive.buckets.own
     sha256 = put_content(own, data, content_type="application/octet-stream")
     return str(S3Uri(archive.buckets.own_name, content_key(sha256)))
-
-
-def _too_large(info: zipfile.ZipInfo, limits: ArchiveLimits) -> DefectoscopeError:
-    return ArchiveTooLarge(
-        f"The archive member {info.filename!r} unpacks to more than {limits.max_member_bytes} bytes.",
-        declared_bytes=info.file_size,
-    )
 
 
 def _danger(info: zipfile.ZipInfo) -> str | None:

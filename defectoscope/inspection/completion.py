@@ -112,7 +112,7 @@ def complete_chunk(
             return False
         ids = _Ids()
         done = [outcome for outcome in outcomes if outcome.error is None]
-        _write_images(session, done, ids)
+        ids.image = register_images(session, [outcome.image for outcome in done if outcome.image is not None])
         _write_results(session, chunk, done, ids)
         _write_labels(session, chunk, done, ids)
         _write_items(session, outcomes, ids)
@@ -120,11 +120,6 @@ def complete_chunk(
             cancel_chunks(session, [chunk.chunk_id])
         finish_if_done(session, chunk.job_id)
         return True
-
-
-def _write_images(session: Session, outcomes: Iterable[ItemOutcome], ids: _Ids) -> None:
-    facts = {outcome.image.sha256: outcome.image for outcome in outcomes if outcome.image}
-    ids.image = register_images(session, facts.values())
 
 
 def register_images(session: Session, facts: Iterable[ImageFacts]) -> dict[str, int]:

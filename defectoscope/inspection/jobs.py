@@ -15,17 +15,13 @@ from defectoscope.errors import DefectoscopeError, JobNotCancellable, JobNotFoun
 from defectoscope.inspection.items import open_chunks
 from defectoscope.queue import Queue
 
-_UNFINISHED = (ChunkState.PENDING, ChunkState.RUNNING)
+#: While a chunk is in one of these, its job is owed something.
+UNFINISHED_CHUNKS = (ChunkState.PENDING, ChunkState.RUNNING)
 
 
 def end_enumeration(session: Session, job: Job) -> None:
     """Mark every image of a job as known; a job without one has failed."""
-    job.enumerated_at = session.scalar(select(func.now()))
-    session.flush()
-    if session.scalar(select(JobItem.id).where(JobItem.job_id == job.id).limit(1)) is None:
-        _end_with_error(session, job, NoImagesFound())
-    else:
-        finish_if_done(session, job.id)
+    _close_enumeration(session, job, if_empty=NoImagesFound())
 
 
 def fail_enumeration(*, database: Database, job_id: int, error: DefectoscopeError) -> None:
@@ -35,17 +31,17 @@ def fail_enumeration(*, database: Database, job_id: int, error: DefectoscopeErro
         if job.enumerated_at is not None:
             return
         job.error_code, job.error_message = error.code, error.message
-        job.enumerated_at = session.scalar(select(func.now()))
-        session.flush()
-        if session.scalar(select(JobItem.id).where(JobItem.job_id == job.id).limit(1)) is None:
-            _end_with_error(session, job, error)
-        else:
-            finish_if_done(session, job.id)
+        _close_enumeration(session, job, if_empty=error)
 
 
-def _end_with_error(session: Session, job: Job, error: DefectoscopeError) -> None:
+def _close_enumeration(session: Session, job: Job, *, if_empty: DefectoscopeError) -> None:
+    job.enumerated_at = session.scalar(select(func.now()))
+    session.flush()
+    if session.scalar(select(JobItem.id).where(JobItem.job_id == job.id).limit(1)) is not None:
+        finish_if_done(session, job.id)
+        return
     job.state = JobState.FAILED
-    job.error_code, job.error_message = error.code, error.message
+    job.error_code, job.error_message = if_empty.code, if_empty.message
     job.finished_at = session.scalar(select(func.now()))
 
 
@@ -78,7 +74,7 @@ def finish_if_done(session: Session, job_id: int) -> bool:
         return True
     if job.enumerated_at is None:
         return False
-    unfinished = select(Chunk.id).where(Chunk.job_id == job_id, Chunk.state.in_(_UNFINISHED)).limit(1)
+    unfinished = select(Chunk.id).where(Chunk.job_id == job_id, Chunk.state.in_(UNFINISHED_CHUNKS)).limit(1)
     if session.scalar(unfinished) is not None:
         return False
     counts = count_items(session, job_id)

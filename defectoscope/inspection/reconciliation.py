@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState, after_commit
 from defectoscope.errors import WorkerLost
 from defectoscope.inspection.items import open_chunks
-from defectoscope.inspection.jobs import cancel_chunks, finish_if_done
+from defectoscope.inspection.jobs import UNFINISHED_CHUNKS, cancel_chunks, finish_if_done
 from defectoscope.queue import Queue, messages, send_or_leave
 
 log = structlog.get_logger(__name__)
@@ -141,9 +141,7 @@ def _close(session: Session, chunk: Chunk, state: ChunkState) -> None:
 
 def _finish_jobs(session: Session) -> None:
     """End jobs whose last chunk was settled without a worker."""
-    unfinished = select(Chunk.id).where(
-        Chunk.job_id == Job.id, Chunk.state.in_((ChunkState.PENDING, ChunkState.RUNNING))
-    )
+    unfinished = select(Chunk.id).where(Chunk.job_id == Job.id, Chunk.state.in_(UNFINISHED_CHUNKS))
     done = select(Job.id).where(
         Job.state.in_((JobState.PENDING, JobState.RUNNING)), Job.enumerated_at.is_not(None), ~unfinished.exists()
     )

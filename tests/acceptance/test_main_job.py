@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import zipfile
 from collections.abc import Iterator
@@ -188,6 +189,18 @@ def test_predict_without_servers_draws_the_masks_of_the_job(system, job, batch, 
     for path in (tmp_path / "own" / "masks").rglob("*.png"):
         assert path.read_bytes() == masks[path.stem].read_bytes()
     assert len(masks) == BATCH
+
+
+def test_predict_takes_the_champion_of_the_servers_and_asks_for_a_file_without_any(system, batch, tmp_path):
+    image = str(min((batch / "images").iterdir()))
+    alone = {**system.environment, "DEFECTOSCOPE_CONNECTION_FILE": str(tmp_path / "none")}
+
+    done = system.run("predict", image, "--out", str(tmp_path / "own"))
+    refused = dataclasses.replace(system, environment=alone).run("predict", image, "--out", str(tmp_path / "own"))
+
+    assert done.returncode == 0, done.stderr
+    assert refused.returncode == 1
+    assert "--model" in refused.stderr
 
 
 def test_doctor_finds_nothing_to_mend(system):
