@@ -48,8 +48,8 @@ def read_jobs(
     """List jobs, newest first."""
     with services.database.transaction() as session:
         rows = list_jobs(session, before=last_id(cursor), limit=limit + 1, state=state)
-    rows, next_cursor = cut(rows, limit, lambda row: row[0].id)
-    return Page(items=[JobSummaryOut.of(job, number) for job, number in rows], next_cursor=next_cursor)
+    page, next_cursor = cut(rows, limit, lambda row: row[0].id)
+    return Page(items=[JobSummaryOut.of(job, number) for job, number in page], next_cursor=next_cursor)
 
 
 @router.get("/{job_id}", **requires(AccessScope.VIEWER))
