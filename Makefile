@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED)  ## Install everything into .venv (needs python3.11 or newer, no root)
+setup: $(INSTALLED)  ## Install everything into .venv (needs Python 3.11 to 3.13, no root)
 	@:
 
 $(INSTALLED): requirements.lock pyproject.toml
