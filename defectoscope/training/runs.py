@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, TrainingMetric, TrainingRun, TrainingRunState, after_commit
-from defectoscope.errors import DefectoscopeError, TrainerLost, TrainingRunNotFound
+from defectoscope.errors import DefectoscopeError, TrainerLost
 from defectoscope.queue import Queue, messages, send_or_leave
 
 
@@ -37,18 +37,6 @@ def request_training(*, session: Session, queue: Queue, dataset_revision_id: int
     message = messages.run_training(run.id)
     after_commit(session, lambda: send_or_leave(queue, [message]))
     return run.id
-
-
-def find_run(session: Session, run_id: int) -> TrainingRun:
-    """Return a run.
-
-    Raises:
-        TrainingRunNotFound: there is none.
-    """
-    run = session.get(TrainingRun, run_id)
-    if run is None:
-        raise TrainingRunNotFound(f"There is no training run {run_id}.", run_id=run_id)
-    return run
 
 
 def claim_run(*, database: Database, run_id: int, owner: str, lease_s: int) -> ClaimedRun | None:

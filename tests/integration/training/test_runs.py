@@ -10,7 +10,6 @@ from defectoscope.training import (
     claim_run,
     complete_run,
     fail_run,
-    find_run,
     metrics_of,
     reconcile_runs,
     record_figures,
@@ -18,6 +17,7 @@ from defectoscope.training import (
     report_stage,
     request_training,
 )
+from defectoscope.training.queries import view_run
 
 SHA256 = "0" * 64
 
@@ -39,7 +39,7 @@ def _claim(database, run_id):
 
 def _run(database, run_id):
     with database.transaction() as session:
-        return find_run(session, run_id)
+        return view_run(session, run_id).run
 
 
 def _reconcile(database, queue):
@@ -146,4 +146,4 @@ def test_a_trainer_that_reports_keeps_its_run(database, queue, run_id):
 
 def test_a_run_that_does_not_exist_is_told_by_name(database):
     with pytest.raises(TrainingRunNotFound), database.transaction() as session:
-        find_run(session, 1000)
+        view_run(session, 1000)
