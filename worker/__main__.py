@@ -56,7 +56,7 @@ def predict_command(
     overlays: Annotated[bool, typer.Option(help="Draw the defects of defective images.")] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
-    """Segment images without any server."""
+    """Segment images on this machine. With a model file no server is needed."""
     settings = load_settings()
     engine = OnnxEngine(
         _model_path(model, settings),

@@ -1,4 +1,4 @@
-"""`defectoscope predict`: segment files on this machine, without any server."""
+"""`defectoscope predict`: segment files on this machine; only a model version by number, or the champion, needs servers."""
 
 from __future__ import annotations
 
