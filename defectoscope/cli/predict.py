@@ -1,4 +1,4 @@
-"""`defectoscope predict`: segment files on this machine; only a model version by number, or the champion, needs servers."""
+"""`defectoscope predict`: segment files on this machine. Only a version number, or the champion, needs servers."""
 
 from __future__ import annotations
 
