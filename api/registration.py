@@ -13,7 +13,7 @@ import numpy as np
 from api.services import Services
 from defectoscope.database import Image
 from defectoscope.errors import CallerError, ImageTooLarge, LabelSizeMismatch
-from defectoscope.inspection.completion import ImageFacts, register_images, register_label
+from defectoscope.inspection.images import ImageFacts, register_images, register_label
 from defectoscope.inspection.queries import list_images, view_image
 from defectoscope.segmentation import decode_image, decode_label
 from defectoscope.storage import S3Uri, content_key, put_content

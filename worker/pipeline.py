@@ -26,7 +26,8 @@ from defectoscope.errors import (
     StorageFault,
 )
 from defectoscope.inspection.chunks import ClaimedChunk, ClaimedItem, KnownResult, find_known_result
-from defectoscope.inspection.completion import ImageFacts, ItemOutcome, LabelFacts, ResultFacts
+from defectoscope.inspection.completion import ItemOutcome, LabelFacts, ResultFacts
+from defectoscope.inspection.images import ImageFacts
 from defectoscope.inspection.params import Overlays
 from defectoscope.inspection.sources import InputBuckets
 from defectoscope.segmentation import (

@@ -10,7 +10,8 @@ from api.app import create_app
 from defectoscope.database import Chunk
 from defectoscope.errors import ObjectNotFound
 from defectoscope.inspection.chunks import claim_chunk
-from defectoscope.inspection.completion import ImageFacts, ItemOutcome, LabelFacts, ResultFacts, complete_chunk
+from defectoscope.inspection.completion import ItemOutcome, LabelFacts, ResultFacts, complete_chunk
+from defectoscope.inspection.images import ImageFacts
 from defectoscope.registry import VariantFile, promote_first, publish
 from defectoscope.segmentation import Defect, ModelContract, PixelCounts, encode_mask
 from defectoscope.settings import ApiSettings

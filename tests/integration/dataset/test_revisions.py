@@ -9,7 +9,7 @@ import pytest
 from defectoscope.database import Split
 from defectoscope.dataset import RevisionEntry, create_revision, find_revision, labelled_images
 from defectoscope.errors import DatasetNotFound, InvalidDataset
-from defectoscope.inspection.completion import ImageFacts, register_images, register_label
+from defectoscope.inspection.images import ImageFacts, register_images, register_label
 from defectoscope.storage import open_memory
 
 

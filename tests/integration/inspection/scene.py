@@ -8,7 +8,8 @@ from sqlalchemy import func, select, text
 
 from defectoscope.database import Chunk, ChunkState, Database, Image, Job, JobItem, ModelVersion
 from defectoscope.inspection.chunks import claim_chunk
-from defectoscope.inspection.completion import ImageFacts, ItemOutcome, LabelFacts, ResultFacts, complete_chunk
+from defectoscope.inspection.completion import ItemOutcome, LabelFacts, ResultFacts, complete_chunk
+from defectoscope.inspection.images import ImageFacts
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.inspection.sources import ExplicitImages, SourceImage

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select, text
 
 from defectoscope.database import Chunk, ChunkState, JobState
-from defectoscope.inspection.completion import register_images
+from defectoscope.inspection.images import register_images
 from defectoscope.inspection.jobs import cancel_job, lock_job
 from defectoscope.queue import messages
 from tests.integration.inspection.scene import image_facts, succeeded
