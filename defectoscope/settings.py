@@ -97,7 +97,29 @@ class TrainerSettings(_Section):
     work_dir: Path = Field(
         default_factory=lambda: user_cache_path("defectoscope") / "training", description="scratch of training runs"
     )
-    lease_s: int = Field(120, ge=10, description="a run whose trainer is silent this long is given up as trainer_lost")
+    lease_s: int = Field(120, ge=10, description="a run whose trainer is silent this long is owed again")
+    max_attempts: int = Field(3, ge=1, description="claims of a run before it is given up as trainer_lost")
+    cache_bytes: int = Field(20 * 2**30, ge=0, description="training images kept on local disk, bytes")
+
+
+class NightSettings(_Section):
+    """The nightly retraining."""
+
+    dataset: str | None = Field(None, description="dataset retrained each night; without it there is no night")
+    crontab: str = Field("0 2 * * *", description="when: minute, hour, day of month, month, day of week")
+    timezone: str = Field("UTC", description="IANA time zone of the crontab, such as Asia/Yekaterinburg")
+    min_new_labels: int = Field(20, ge=1, description="fewer new labels than this, and the night is skipped")
+    preset: str = Field("default", description="recipe of the nightly run")
+    start: Literal["champion", "scratch"] = Field("champion", description="weights that the nightly run starts from")
+    clock_offset_s: int = Field(0, description="seconds added to the clock, to rehearse a night by day")
+
+
+class GateSettings(_Section):
+    """What a challenger must show to be promoted."""
+
+    margin: float = Field(0.005, ge=0, le=1, description="mean IoU that a challenger may, by chance, be worse")
+    slice_margin: float = Field(0.02, ge=0, le=1, description="mean IoU that it may lose on one slice")
+    first_min_iou: float = Field(0.3, ge=0, le=1, description="least mean IoU of a first version")
 
 
 class ApiSettings(_Section):
@@ -132,6 +154,8 @@ class Settings(BaseSettings):
     inspection: InspectionSettings = InspectionSettings()
     worker: WorkerSettings = WorkerSettings()
     trainer: TrainerSettings = TrainerSettings()
+    night: NightSettings = NightSettings()
+    gate: GateSettings = GateSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from defectoscope.database.base import Base
+from defectoscope.database.events import Event, Severity
 from defectoscope.database.inspection import (
     Chunk,
     ChunkState,
@@ -18,18 +19,28 @@ from defectoscope.database.inspection import (
     Verdict,
 )
 from defectoscope.database.learning import (
-    Champion,
     DatasetItem,
     DatasetRevision,
-    Evaluation,
-    EvaluationImage,
-    ModelVariant,
-    ModelVersion,
-    Promotion,
+    Night,
+    NightState,
+    RunTrigger,
     Split,
+    SplitAssignment,
     TrainingMetric,
     TrainingRun,
     TrainingRunState,
+)
+from defectoscope.database.models import (
+    Champion,
+    Evaluation,
+    EvaluationImage,
+    ImportState,
+    LedgerAction,
+    ModelImport,
+    ModelOrigin,
+    ModelVariant,
+    ModelVersion,
+    Promotion,
 )
 from defectoscope.database.session import Database, after_commit
 
@@ -44,18 +55,28 @@ __all__ = [
     "DefectRow",
     "Evaluation",
     "EvaluationImage",
+    "Event",
     "Image",
+    "ImportState",
     "ItemState",
     "Job",
     "JobItem",
     "JobState",
     "Label",
+    "LedgerAction",
+    "ModelImport",
+    "ModelOrigin",
     "ModelVariant",
     "ModelVersion",
+    "Night",
+    "NightState",
     "Promotion",
     "QaScore",
     "Result",
+    "RunTrigger",
+    "Severity",
     "Split",
+    "SplitAssignment",
     "TrainingMetric",
     "TrainingRun",
     "TrainingRunState",

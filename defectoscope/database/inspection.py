@@ -67,6 +67,8 @@ class Image(Base):
     format: Mapped[str] = mapped_column(String(16))
     source_mode: Mapped[str] = mapped_column(String(16), comment="pixel mode before conversion to RGB, as Pillow names")
     source_uri: Mapped[str | None] = mapped_column(comment="where these bytes were first found")
+    part_id: Mapped[str | None] = mapped_column(comment="the part or place it shows, when known")
+    perceptual_hash: Mapped[int | None] = mapped_column(comment="64 bits, signed; null until the image is labelled")
     created_at: Mapped[CreatedAt]
 
     __table_args__ = (CheckConstraint("width > 0 AND height > 0", name="size"),)

@@ -1,10 +1,11 @@
-"""Tables of learning: dataset revisions, training runs, model versions, evaluations, champions and promotions."""
+"""Tables of learning: which side of the split an image is on, dataset revisions, training runs and nights."""
 
 from __future__ import annotations
 
+from datetime import date
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import Date, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from defectoscope.database.base import Base, CreatedAt, Id, Json, Moment, Sha256, states
@@ -31,6 +32,32 @@ class TrainingRunState(StrEnum):
         return self in {TrainingRunState.SUCCEEDED, TrainingRunState.FAILED}
 
 
+class RunTrigger(StrEnum):
+    """Who asked for a training run."""
+
+    MANUAL = "manual"
+    NIGHT = "night"
+
+
+class NightState(StrEnum):
+    """What a night came to: a training run, or a reason why there is none."""
+
+    STARTED = "started"
+    SKIPPED = "skipped"
+
+
+class SplitAssignment(Base):
+    """The side of the split an image is on, for ever and in every dataset."""
+
+    __tablename__ = "split_assignments"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    split: Mapped[Split] = mapped_column(states(Split))
+    group_key: Mapped[str] = mapped_column(index=True, comment="images of one group stand on one side")
+    reason: Mapped[str] = mapped_column(String(32), comment="why this side: given, part, near_duplicate, drawn, ...")
+    created_at: Mapped[CreatedAt]
+
+
 class DatasetRevision(Base):
     """An immutable set of labelled images, known by the hash of its manifest."""
 
@@ -43,6 +70,7 @@ class DatasetRevision(Base):
     manifest_key: Mapped[str]
     train_count: Mapped[int]
     val_count: Mapped[int]
+    group_count: Mapped[int] = mapped_column(server_default="0", comment="groups that are never split; 0: not counted")
     created_at: Mapped[CreatedAt]
 
     __table_args__ = (UniqueConstraint("name", "number"), UniqueConstraint("name", "sha256"))
@@ -58,6 +86,7 @@ class DatasetItem(Base):
     label_id: Mapped[int] = mapped_column(ForeignKey("labels.id"))
     name: Mapped[str] = mapped_column(comment="file name it was imported under")
     split: Mapped[Split] = mapped_column(states(Split))
+    group_key: Mapped[str] = mapped_column(server_default="", comment="unit of resampling; empty: the image alone")
 
 
 class TrainingRun(Base):
@@ -70,9 +99,13 @@ class TrainingRun(Base):
         states(TrainingRunState), server_default=TrainingRunState.PENDING.value
     )
     dataset_revision_id: Mapped[int] = mapped_column(ForeignKey("dataset_revisions.id"))
+    trigger: Mapped[RunTrigger] = mapped_column(states(RunTrigger), server_default=RunTrigger.MANUAL.value)
     config: Mapped[Json] = mapped_column(comment="the whole recipe, defaults included")
     figures: Mapped[Json | None] = mapped_column(comment="what the run found, beside the metrics of its epochs")
     stage: Mapped[str | None] = mapped_column(String(32), comment="what the trainer is doing now")
+    checkpoint: Mapped[Json | None] = mapped_column(comment="key, sha256 and epoch of where another trainer goes on")
+    report_key: Mapped[str | None] = mapped_column(comment="object key of the page with curves and overlays")
+    attempts: Mapped[int] = mapped_column(server_default="0", comment="counted at claim, so a kill counts")
     lease_owner: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(server_default="0")
     lease_expires_at: Mapped[Moment | None]
@@ -100,83 +133,16 @@ class TrainingMetric(Base):
     created_at: Mapped[CreatedAt]
 
 
-class ModelVersion(Base):
-    """A served model: a number without gaps, a contract, and one file for each variant."""
+class Night(Base):
+    """One night of the schedule: at most one row for each date, however many beats there are."""
 
-    __tablename__ = "model_versions"
+    __tablename__ = "nights"
 
     id: Mapped[Id]
-    number: Mapped[int] = mapped_column(unique=True)
-    contract: Mapped[Json] = mapped_column(comment="what the file's own metadata says")
-    training_run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"), unique=True)
+    night: Mapped[date] = mapped_column(Date, unique=True, comment="of its evening: noon to noon in the time zone set")
+    state: Mapped[NightState] = mapped_column(states(NightState))
+    reason: Mapped[str] = mapped_column(comment="one sentence")
     dataset_revision_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_revisions.id"))
-    created_at: Mapped[CreatedAt]
-
-    __table_args__ = (CheckConstraint("number > 0", name="number"),)
-
-
-class ModelVariant(Base):
-    """One file of a model version, checked against the trained network before it is registered."""
-
-    __tablename__ = "model_variants"
-
-    id: Mapped[Id]
-    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id", ondelete="CASCADE"))
-    precision: Mapped[str] = mapped_column(String(16), comment="fp32, fp16 or int8")
-    key: Mapped[str]
-    sha256: Mapped[Sha256]
-    size_bytes: Mapped[int]
-    parity: Mapped[Json] = mapped_column(comment="largest probability difference, mask IoU, flipped verdicts, images")
-    created_at: Mapped[CreatedAt]
-
-    __table_args__ = (UniqueConstraint("model_version_id", "precision"),)
-
-
-class Evaluation(Base):
-    """A model variant scored on the validation side of a dataset revision."""
-
-    __tablename__ = "evaluations"
-
-    id: Mapped[Id]
-    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id", ondelete="CASCADE"), index=True)
-    dataset_revision_id: Mapped[int] = mapped_column(ForeignKey("dataset_revisions.id"))
-    precision: Mapped[str] = mapped_column(String(16))
-    created_at: Mapped[CreatedAt]
-
-
-class EvaluationImage(Base):
-    """Pixel counts of one image of an evaluation."""
-
-    __tablename__ = "evaluation_images"
-
-    evaluation_id: Mapped[int] = mapped_column(ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
-    tp: Mapped[int]
-    fp: Mapped[int]
-    fn: Mapped[int]
-    tn: Mapped[int]
-
-
-class Champion(Base):
-    """The model version in service: one row for each scope."""
-
-    __tablename__ = "champions"
-
-    scope: Mapped[str] = mapped_column(String(64), primary_key=True)
-    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
-    since: Mapped[CreatedAt]
-
-
-class Promotion(Base):
-    """A line of the append-only ledger: which version went into service, when, by whom and why."""
-
-    __tablename__ = "promotions"
-
-    id: Mapped[Id]
-    scope: Mapped[str] = mapped_column(String(64))
-    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
-    previous_version_id: Mapped[int | None] = mapped_column(ForeignKey("model_versions.id"))
-    actor: Mapped[str]
-    reason: Mapped[str]
-    figures: Mapped[Json]
+    new_labels: Mapped[int | None]
+    training_run_id: Mapped[int | None] = mapped_column(ForeignKey("training_runs.id"), unique=True)
     created_at: Mapped[CreatedAt]

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 INSPECTION_QUEUE = "inspection"
 #: Short housekeeping that must not wait behind a million chunks: taken by inspection workers too.
 CONTROL_QUEUE = "control"
-#: Training runs: taken by trainers.
+#: Training runs and imports of models: taken by trainers.
 TRAINING_QUEUE = "training"
 
 PROCESS_CHUNK = "inspection.process_chunk"
 ENUMERATE_JOB = "inspection.enumerate_job"
 RECONCILE = "inspection.reconcile"
+START_NIGHT = "training.start_night"
 RUN_TRAINING = "training.run"
+IMPORT_MODEL = "training.import_model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +44,8 @@ def enumerate_job(job_id: int) -> Message:
 def run_training(run_id: int) -> Message:
     """Ask a trainer to look at a training run."""
     return Message(RUN_TRAINING, TRAINING_QUEUE, (run_id,))
+
+
+def import_model(import_id: int) -> Message:
+    """Ask a trainer to look at the import of a model."""
+    return Message(IMPORT_MODEL, TRAINING_QUEUE, (import_id,))
