@@ -97,6 +97,22 @@ class LabelSizeMismatch(InvalidLabel):
     """The label and its image differ in size."""
 
 
+class LabelValuesUnknown(InvalidLabel):
+    """The label holds values other than 0 (background), 1 (defect) and 255 (ignored)."""
+
+
+class PolygonInvalid(InvalidLabel):
+    """A polygon of the label has fewer than three points, or coordinates that are no places in the image."""
+
+
+class RunLengthsInvalid(InvalidLabel):
+    """A run-length encoded region of the label does not fit the image's size or cannot be read."""
+
+
+class RegionKindUnknown(InvalidLabel):
+    """The label has a region that is neither polygon nor brush, and so no mask."""
+
+
 class SourceChanged(CallerError):
     """The object changed in storage after it was registered."""
 
@@ -255,6 +271,70 @@ class InvalidModel(CallerError):
     """The file does not keep the model contract."""
 
 
+class ModelNotOnnx(InvalidModel):
+    """The file is not an ONNX model."""
+
+
+class ModelTooLarge(InvalidModel):
+    """The model, or a tensor in it, is larger than the limit allows."""
+
+
+class ModelExternalData(InvalidModel):
+    """The model keeps its weights in other files; save it as one file."""
+
+
+class ModelOpsetRefused(InvalidModel):
+    """The model is written for an operator set older than 11; export it again with a newer one."""
+
+
+class ModelOperatorRefused(InvalidModel):
+    """The model uses an operator outside the ONNX standard, or one whose time or outcome is not fixed."""
+
+
+class ModelInputRefused(InvalidModel):
+    """The model's input is not one float32 tensor of (N, 3, H, W)."""
+
+
+class ModelOutputRefused(InvalidModel):
+    """The model's output is not one float32 tensor of (N, 2, H, W) or (N, 1, H, W) logits as large as the input."""
+
+
+class ModelOutputNotLogits(InvalidModel):
+    """The model's output is not logits, and what was done to them cannot be undone; export the logits."""
+
+
+class ModelSizeUnknown(InvalidModel):
+    """The model takes images of any size; say the size it was trained on."""
+
+
+class ModelSizeConflict(InvalidModel):
+    """The model takes images of another size than the one that was said."""
+
+
+class ModelBatchFixed(InvalidModel):
+    """The model cannot be made to take any number of images; export it with a dynamic batch."""
+
+
+class ModelNotRunnable(InvalidModel):
+    """ONNX Runtime cannot load or run the model."""
+
+
+class ModelNotEqual(InvalidModel):
+    """The converted model does not give the masks of the original; it was not kept."""
+
+
+class ModelCheckTimeout(InvalidModel):
+    """The check of the model took longer than the limit allows."""
+
+
+class ModelCheckCrashed(InvalidModel):
+    """The check of the model ended without an answer; the model needs too much memory or breaks the runtime."""
+
+
+class PlainExportRefused(InvalidModel):
+    """Only an fp32 model whose graph begins with normalisation and ends with a sigmoid can be exported as plain ONNX."""
+
+
 class EngineFailed(Fault):
     """ONNX Runtime could not run the model."""
 
@@ -275,8 +355,24 @@ class InvalidDataset(CallerError):
     """The dataset cannot be trained on."""
 
 
+class AnnotationFileInvalid(CallerError):
+    """The file does not hold annotations of a known format."""
+
+
+class ExportDirectoryNotEmpty(Conflict):
+    """The directory for the export holds files already; choose another one or empty it."""
+
+
 class TrainingRunNotFound(NotFound):
     """No training run has this id."""
+
+
+class TrainingRunNotCancellable(Conflict):
+    """The training run has already ended."""
+
+
+class TrainingCancelled(CallerError):
+    """The training run was cancelled."""
 
 
 class TrainingFailed(Fault):
@@ -284,7 +380,7 @@ class TrainingFailed(Fault):
 
 
 class TrainerLost(Fault):
-    """The trainer stopped before the run ended; start it again."""
+    """The trainer stopped before the run ended, several times; the run was given up."""
 
 
 class EncoderWeightsUnavailable(NotNow):
@@ -295,8 +391,12 @@ class EncoderWeightsInvalid(CallerError):
     """The file does not hold weights of this encoder."""
 
 
+class DiskFull(Fault):
+    """The disk is full."""
+
+
 class TrainingInterrupted(Fault):
-    """The trainer was told to stop before the run ended; start it again."""
+    """The trainer was told to stop before the run ended; it goes on from its last checkpoint."""
 
 
 class ExportParityFailed(Fault):

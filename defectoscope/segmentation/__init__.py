@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from defectoscope.segmentation.arrays import UInt8Array
 from defectoscope.segmentation.contract import INPUT_NAME, OUTPUT_NAME, Engine, ModelContract
-from defectoscope.segmentation.decode import DecodedImage, DecodeLimits, decode_image, decode_label
-from defectoscope.segmentation.masks import decode_mask, encode_mask
-from defectoscope.segmentation.metrics import PixelCounts, count_pixels, per_image_mean, pooled
+from defectoscope.segmentation.decode import DecodedImage, DecodeLimits, decode_image, decode_index_label, decode_label
+from defectoscope.segmentation.masks import decode_mask, encode_class_mask, encode_mask
+from defectoscope.segmentation.metrics import IGNORED, PixelCounts, count_pixels, per_image_mean, pooled
 from defectoscope.segmentation.overlay import encode_overlay
 from defectoscope.segmentation.regions import Defect, find_defects
 from defectoscope.segmentation.segment import (
@@ -23,6 +23,7 @@ from defectoscope.segmentation.segment import (
 )
 
 __all__ = [
+    "IGNORED",
     "INPUT_NAME",
     "OUTPUT_NAME",
     "DecodeLimits",
@@ -36,8 +37,10 @@ __all__ = [
     "UInt8Array",
     "count_pixels",
     "decode_image",
+    "decode_index_label",
     "decode_label",
     "decode_mask",
+    "encode_class_mask",
     "encode_mask",
     "encode_overlay",
     "find_defects",

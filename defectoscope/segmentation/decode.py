@@ -12,14 +12,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
-from defectoscope.errors import ImageNotRecognised, InvalidImage, InvalidLabel
+from defectoscope.errors import ImageNotRecognised, InvalidImage, InvalidLabel, LabelValuesUnknown
 from defectoscope.segmentation.arrays import UInt8Array
 from defectoscope.segmentation.image_file import DEFAULT_LIMITS, DecodeLimits, open_upright
 
-__all__ = ["DecodeLimits", "DecodedImage", "decode_image", "decode_label"]
+__all__ = ["DecodeLimits", "DecodedImage", "decode_image", "decode_index_label", "decode_label"]
 
 #: Channel values of a label up to this one are background: JPEG noise and anti-aliasing around a black ground.
 NEAR_BLACK = 50
+
+#: The text chunk of a PNG that says its grey values are classes; `defectoscope.segmentation.masks` writes it.
+CLASS_MASK_KEY = "Defectoscope-Class-Mask"
+CLASS_MASK_VALUE = "0 background, 1 defect, 255 ignored"
+
+#: By value, whether it is a class of a class mask.
+_IS_CLASS = np.isin(np.arange(0x10000), (0, 1, 255))
 
 #: The largest values of 12-bit and 16-bit grey.
 _WHITE_12 = 0xFFF
@@ -85,14 +92,17 @@ def decode_image(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Decod
 
 
 def decode_label(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> UInt8Array:
-    """Decode a label file to a class mask of background and defect.
+    """Decode a label file to a class mask.
 
-    A pixel is defect when
+    A PNG from `encode_class_mask` says itself that its values are classes and is taken at its word. In any other file a
+    pixel is defect when
     - 1-bit: it is white;
-    - grey: it is 1 in a file of only 0 and 1, otherwise when it is above 50 of 255 (near-black is background);
+    - grey: it is above 50 of 255 (near-black is background); but where only 0, 1 and 255 occur, and 1 does, the values
+      are classes: 1 is defect and 255 is ignored;
     - colour: any channel is above 50;
     - palette: its colour says so by the same rule, or, where the palette paints every index in use near-black and so
-      says nothing, when its index is not 0.
+      says nothing, when its index is not 0; but where the indexes in use are 1 and 255, with or without 0, they are
+      classes as above.
     16-bit grey that stays within 0 to 255 is read as 8-bit, otherwise scaled by 1/257. Alpha is dropped.
 
     Args:
@@ -100,27 +110,52 @@ def decode_label(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> UInt8
         limits: what it may weigh.
 
     Returns:
-        (H, W) uint8, 0 background and 1 defect, upright.
+        (H, W) uint8, 0 background, 1 defect, 255 ignored, upright.
 
     Raises:
+        LabelValuesUnknown: the file says that its values are classes, and holds others.
         InvalidLabel: the file cannot be decoded; ``details["reason"]`` is the code of the image error.
     """
     try:
         image = open_upright(data, limits=limits)
         grey = _read_deep_grey(image)
-        if grey is not None:
-            if int(grey.max()) > 255:  # noqa: PLR2004 -- beyond 8 bits
-                grey = _scale_to_8_bits(grey, white=_find_white(image))
-            return _classify_grey(grey.astype(np.uint8))
-        if image.mode == "P":
-            return _classify_palette(image)
-        if image.mode == "1":
-            return np.asarray(image).astype(np.uint8)
-        if image.mode in {"L", "LA", "La"}:
-            return _classify_grey(np.asarray(image.convert("LA").getchannel("L")))
-        return _classify_colour(np.asarray(_convert_to_rgb(image)))
+        if grey is None:
+            return _classify(image)
+        if int(grey.max()) > 255:  # noqa: PLR2004 -- beyond 8 bits
+            return _cut_grey(_scale_to_8_bits(grey, white=_find_white(image)))
+        return _classify_grey(grey.astype(np.uint8))
     except InvalidImage as exc:
         raise InvalidLabel(f"The label cannot be read: {exc.message}", reason=exc.code) from exc
+
+
+def decode_index_label(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> UInt8Array:
+    """Decode a label whose stored values, or palette indexes, are classes; nothing is guessed.
+
+    Args:
+        data: the whole file: grey of 8 or 16 bits, palette or 1-bit.
+        limits: what it may weigh.
+
+    Returns:
+        (H, W) uint8, 0 background, 1 defect, 255 ignored, upright.
+
+    Raises:
+        LabelValuesUnknown: another value occurs, or the file holds colours.
+        InvalidLabel: the file cannot be decoded; ``details["reason"]`` is the code of the image error.
+    """
+    try:
+        image = open_upright(data, limits=limits)
+        grey = _read_deep_grey(image)
+    except InvalidImage as exc:
+        raise InvalidLabel(f"The label cannot be read: {exc.message}", reason=exc.code) from exc
+    if grey is not None:
+        return _check_classes(grey)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode in {"L", "P"}:
+        return _check_classes(np.asarray(image))
+    if image.mode in {"LA", "La"}:
+        return _check_classes(np.asarray(image.convert("LA").getchannel("L")))
+    raise LabelValuesUnknown("The label holds colours; class numbers need a grey or palette image.", mode=image.mode)
 
 
 def _read_deep_grey(image: Image.Image) -> npt.NDArray[np.integer] | None:
@@ -169,7 +204,39 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _classify(image: Image.Image) -> UInt8Array:
+    """Find the class mask of a label of 8 bits or fewer a channel."""
+    if image.mode == "L" and image.info.get(CLASS_MASK_KEY) == CLASS_MASK_VALUE:
+        return _check_classes(np.asarray(image))
+    if image.mode == "P":
+        return _classify_palette(image)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode in {"L", "LA", "La"}:
+        return _classify_grey(np.asarray(image.convert("LA").getchannel("L")))
+    return _classify_colour(np.asarray(_convert_to_rgb(image)))
+
+
+def _check_classes(values: npt.NDArray[np.integer]) -> UInt8Array:
+    is_class = _IS_CLASS[values]
+    if not is_class.all():
+        unknown = np.unique(values[~is_class])[:10].tolist()
+        raise LabelValuesUnknown(
+            f"The label holds the values {', '.join(map(str, unknown))}; "
+            "0 is background, 1 defect, 255 ignored, and nothing else has a meaning.",
+            values=unknown,
+        )
+    return values.astype(np.uint8)
+
+
 def _classify_grey(values: UInt8Array) -> UInt8Array:
+    # The cheap question first: hardly any file is asked the second one.
+    if int(values.max()) == 255 and bool(_IS_CLASS[values].all()) and bool((values == 1).any()):  # noqa: PLR2004
+        return values.copy()
+    return _cut_grey(values)
+
+
+def _cut_grey(values: UInt8Array) -> UInt8Array:
     cut = 0 if int(values.max()) <= 1 else NEAR_BLACK
     return (values > cut).astype(np.uint8)
 
@@ -182,6 +249,8 @@ def _classify_colour(values: UInt8Array) -> UInt8Array:
 def _classify_palette(image: Image.Image) -> UInt8Array:
     indexes = np.asarray(image)
     used = np.bincount(indexes.ravel(), minlength=256) > 0
+    if used[1] and used[255] and not used[2:255].any():
+        return indexes.astype(np.uint8)
     palette = np.zeros(256 * 3, dtype=np.uint8)
     stored = (image.getpalette("RGB") or [])[: palette.size]
     palette[: len(stored)] = stored

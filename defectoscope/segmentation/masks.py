@@ -1,14 +1,19 @@
-"""Stores a mask as a 1-bit PNG and reads it back; the bytes depend only on the mask, so their hash names it."""
+"""Stores masks as PNG and reads them back; the bytes depend only on the mask, so their hash names it.
+
+A predicted mask has two values and takes one bit a pixel. A class mask has three and is stored as grey, with a text
+chunk that says so: without it, a label of 0 and 255 could mean defects as well as ignored pixels.
+"""
 
 from __future__ import annotations
 
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from defectoscope.errors import LabelValuesUnknown
 from defectoscope.segmentation.arrays import UInt8Array
-from defectoscope.segmentation.decode import decode_label
+from defectoscope.segmentation.decode import CLASS_MASK_KEY, CLASS_MASK_VALUE, decode_label
 
 
 def encode_mask(mask: UInt8Array) -> bytes:
@@ -34,9 +39,30 @@ def decode_mask(data: bytes) -> UInt8Array:
         data: a PNG from ``encode_mask``, or any label that ``decode_label`` accepts.
 
     Returns:
-        (H, W) uint8, 0 background and 255 defect.
+        (H, W) uint8, 0 background and 255 defect; what a label ignores is background here.
 
     Raises:
         InvalidLabel: the file cannot be decoded.
     """
-    return decode_label(data) * np.uint8(255)
+    return np.where(decode_label(data) == 1, np.uint8(255), np.uint8(0))
+
+
+def encode_class_mask(class_mask: UInt8Array) -> bytes:
+    """Encode a class mask without loss, in the one form that `decode_label` never has to guess.
+
+    Args:
+        class_mask: (H, W) uint8, 0 background, 1 defect, 255 ignored.
+
+    Returns:
+        A PNG of 8-bit grey that holds these very values.
+
+    Raises:
+        LabelValuesUnknown: the class mask holds another value.
+    """
+    if not np.isin(class_mask, (0, 1, 255)).all():
+        raise LabelValuesUnknown
+    text = PngImagePlugin.PngInfo()
+    text.add_text(CLASS_MASK_KEY, CLASS_MASK_VALUE)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(class_mask)).save(file, "PNG", compress_level=6, pnginfo=text)
+    return file.getvalue()
