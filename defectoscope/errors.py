@@ -332,7 +332,7 @@ class ModelCheckCrashed(InvalidModel):
 
 
 class PlainExportRefused(InvalidModel):
-    """Only an fp32 model whose graph begins with normalisation and ends with a sigmoid can be exported as plain ONNX."""
+    """Only an fp32 model that begins with normalisation and ends with a sigmoid can be exported as plain ONNX."""
 
 
 class EngineFailed(Fault):

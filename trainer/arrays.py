@@ -1,13 +1,13 @@
 """Labelled images as arrays of the network's input size: decoded once, kept in memory when they fit.
 
 Preprocessing is serving's own (`defectoscope.segmentation`); only the label's resizing is defined here. Augmentation
-changes image and label together.
+changes image and label together. What chance does to an image depends on the seed, the epoch and the image's place
+alone: not on the number of reading processes, and not on whether the training was resumed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 from defectoscope.errors import InvalidDataset
 from defectoscope.segmentation import ModelContract, UInt8Array, to_model_input
-from trainer.data import LabelledFile, LabelledFiles
+from trainer.data import LabelledFile, LabelledFiles, decode_ahead
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 IGNORED = 255
 #: Decoded arrays of one side of the split are kept in memory up to this many bytes; beyond, files are read each epoch.
 MEMORY_BOUND_BYTES = 2 * 2**30
-_DECODE_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,7 @@ class SampleSet(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         *,
         contract: ModelContract,
         augmentation: str = "none",
+        seed: int = 0,
         memory_bound_bytes: int = MEMORY_BOUND_BYTES,
     ) -> None:
         """Decode every file once, so that a bad one is found before the first epoch.
@@ -63,19 +63,29 @@ class SampleSet(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         """
         self._files = tuple(files)
         self._contract = contract
+        self._seed = seed
+        # In shared memory: reading processes live through many epochs, and have to hear which one it is.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         width, height = contract.input_size_wh
         self.in_memory = len(self._files) * width * height * 4 <= memory_bound_bytes
         self._kept: list[Sample] = []
         self.defect_px = self.background_px = 0
-        with ThreadPoolExecutor(_DECODE_THREADS, thread_name_prefix="decode") as pool:
-            for sample in pool.map(self._load, self._files):
-                self.defect_px += int(np.count_nonzero(sample.class_mask == 1))
-                self.background_px += int(np.count_nonzero(sample.class_mask == 0))
-                if self.in_memory:
-                    self._kept.append(sample)
+        for sample in decode_ahead(self._files, self._to_sample):
+            self.defect_px += int(np.count_nonzero(sample.class_mask == 1))
+            self.background_px += int(np.count_nonzero(sample.class_mask == 0))
+            if self.in_memory:
+                self._kept.append(sample)
         self._augment: Any = None
         if augmentation == "flips":
             self._augment = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next items are for; it must be said before a loader's iterator is made.
+
+        Args:
+            epoch: any number of 0 or more; the same number gives the same items again.
+        """
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -83,19 +93,32 @@ class SampleSet(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return an image and its class mask, augmented alike."""
-        sample = self._kept[index] if self.in_memory else self._load(self._files[index])
-        image = tv_tensors.Image(torch.from_numpy(sample.pixels).permute(2, 0, 1))  # (3, h, w)
-        mask = tv_tensors.Mask(torch.from_numpy(sample.class_mask))  # (h, w)
-        if self._augment is not None:
-            image, mask = self._augment(image, mask)
-        return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
+        return self.__getitems__([index])[0]
 
-    def _load(self, file: LabelledFile) -> Sample:
-        pixels, class_mask = file.decode()
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return a batch, as `DataLoader` asks for it when a data set can: its files are read together."""
+        if self.in_memory:
+            samples = [self._kept[index] for index in indices]
+        else:
+            samples = list(decode_ahead([self._files[index] for index in indices], self._to_sample))
+        return [self._to_item(sample, index) for sample, index in zip(samples, indices, strict=True)]
+
+    def _to_sample(self, _: LabelledFile, pixels: UInt8Array, class_mask: UInt8Array) -> Sample:
         return Sample(
             to_model_input(pixels, contract=self._contract),
             resize_label(class_mask, size_wh=self._contract.input_size_wh),
         )
+
+    def _to_item(self, sample: Sample, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = tv_tensors.Image(torch.from_numpy(sample.pixels).permute(2, 0, 1))  # (3, h, w)
+        mask = tv_tensors.Mask(torch.from_numpy(sample.class_mask))  # (h, w)
+        if self._augment is not None:
+            state = np.random.SeedSequence([self._seed, int(self._epoch), index]).generate_state(1, np.uint64)
+            with torch.random.fork_rng(devices=[]):
+                # The CPU's generator alone: `torch.manual_seed` would set that of the GPU back for each image.
+                torch.default_generator.manual_seed(int(state[0]))
+                image, mask = self._augment(image, mask)
+        return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
 
 
 def resize_label(class_mask: UInt8Array, *, size_wh: tuple[int, int]) -> UInt8Array:
@@ -106,9 +129,21 @@ def resize_label(class_mask: UInt8Array, *, size_wh: tuple[int, int]) -> UInt8Ar
 
 
 def load_samples(
-    files: LabelledFiles, *, contract: ModelContract, augmentation: str, memory_bound_bytes: int = MEMORY_BOUND_BYTES
+    files: LabelledFiles,
+    *,
+    contract: ModelContract,
+    augmentation: str,
+    seed: int = 0,
+    memory_bound_bytes: int = MEMORY_BOUND_BYTES,
 ) -> tuple[SampleSet, SampleSet]:
     """Decode both sides and check that they can be trained on.
+
+    Args:
+        files: both sides of the split.
+        contract: gives the network's input size.
+        augmentation: of the training side, by the name that the recipe gives it.
+        seed: of the augmentation.
+        memory_bound_bytes: a side that takes more is read again in each epoch.
 
     Returns:
         The training side, augmented, and the validation side as it is.
@@ -122,7 +157,13 @@ def load_samples(
         )
     if not files.val:
         raise InvalidDataset("There is no labelled image to validate on.", val_count=0)
-    train = SampleSet(files.train, contract=contract, augmentation=augmentation, memory_bound_bytes=memory_bound_bytes)
+    train = SampleSet(
+        files.train,
+        contract=contract,
+        augmentation=augmentation,
+        seed=seed,
+        memory_bound_bytes=memory_bound_bytes,
+    )
     for present, name in ((train.defect_px, "defect"), (train.background_px, "background")):
         if not present:
             raise InvalidDataset(

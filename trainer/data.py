@@ -1,4 +1,4 @@
-"""Labelled images on local disk: fetched from a dataset revision or found in a directory, decoded as serving decodes.
+"""Labelled images on local disk or behind a bounded cache, decoded as serving decodes, several ahead of their use.
 
 It refuses to decide what is in a dataset: a revision is taken as it is, a directory as it is laid out.
 """
@@ -6,53 +6,98 @@ It refuses to decide what is in a dataset: a revision is taken as it is, a direc
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import structlog
 
 from defectoscope.dataset import LabelledImage
-from defectoscope.errors import (
-    DatasetNotFound,
-    InvalidDataset,
-    InvalidImage,
-    InvalidLabel,
-    LabelSizeMismatch,
-    StorageFault,
-)
+from defectoscope.errors import DatasetNotFound, InvalidDataset, InvalidImage, InvalidLabel, LabelSizeMismatch
 from defectoscope.layout import IMAGES_FOLDER, LABELS_FOLDER, pair_labels
 from defectoscope.segmentation import UInt8Array, decode_image, decode_label
 from defectoscope.storage import Storage
+from trainer.cache import FileCache
 
 log = structlog.get_logger(__name__)
 
-_FETCH_THREADS = 8
+T = TypeVar("T")
+
+#: Files are read by more threads than cores: they wait for the network or the disk. Decoding keeps a core busy.
+_READING_THREADS = 8
+_DECODING_THREADS = 4
 _SPLITS = ("train", "val")
 #: Of the images without a split of their own, one in this many goes to validation.
 _VALIDATION_SHARE = 5
 
 
+class Source(Protocol):
+    """Where the bytes of one file come from."""
+
+    def read(self) -> bytes:
+        """Return the whole content."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file on this machine."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        """Return the whole content."""
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedObject:
+    """An object of the storage, read through a cache."""
+
+    cache: FileCache
+    key: str
+    sha256: str
+
+    def read(self) -> bytes:
+        """Return the whole content, verified by its hash; raises as `FileCache.read` does."""
+        return self.cache.read(self.key, self.sha256)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledFile:
-    """An image and its label, as files.
+    """An image and its label.
 
     Attributes:
         name: what messages call it.
-        image_path: the image.
-        label_path: its label.
+        image: content of the image.
+        label: content of its label.
         image_id: its row, where it came from a revision.
+        group: images of one group are not independent, such as several photographs of one part; its name by default.
     """
 
     name: str
-    image_path: Path
-    label_path: Path
+    image: Source
+    label: Source
     image_id: int | None = None
+    group: str = ""
 
-    def decode(self) -> tuple[UInt8Array, UInt8Array]:
+    def __post_init__(self) -> None:
+        """Make an image without a group a group of its own."""
+        if not self.group:
+            object.__setattr__(self, "group", self.name)
+
+    def read(self) -> tuple[bytes, bytes]:
+        """Return the content of the image and of its label."""
+        return self.image.read(), self.label.read()
+
+    def decode(self, content: tuple[bytes, bytes] | None = None) -> tuple[UInt8Array, UInt8Array]:
         """Decode both files.
+
+        Args:
+            content: what `read` returned; it is read now where it was not before.
 
         Returns:
             (H, W, 3) uint8 RGB, and the (H, W) uint8 class mask: 0 background, 1 defect, 255 ignored.
@@ -60,9 +105,10 @@ class LabelledFile:
         Raises:
             InvalidDataset: one cannot be decoded, or they differ in size; the sentence names the image.
         """
+        image, label = content or self.read()
         try:
-            pixels = decode_image(self.image_path.read_bytes()).pixels
-            class_mask = decode_label(self.label_path.read_bytes())
+            pixels = decode_image(image).pixels
+            class_mask = decode_label(label)
             if class_mask.shape != pixels.shape[:2]:
                 raise LabelSizeMismatch
         except (InvalidImage, InvalidLabel) as exc:
@@ -78,40 +124,71 @@ class LabelledFiles:
     val: tuple[LabelledFile, ...]
 
 
-def fetch_revision(images: Sequence[LabelledImage], *, storage: Storage, cache_dir: Path) -> LabelledFiles:
-    """Bring every file of a revision to local disk, under its content hash; what is there already is not fetched.
+def open_revision(images: Sequence[LabelledImage], *, cache: FileCache) -> LabelledFiles:
+    """Return the files of a revision; each is fetched when it is read, and kept as the cache sees fit.
 
     Args:
         images: from `defectoscope.dataset.labelled_images`.
-        storage: where the objects are.
-        cache_dir: where they go; it may be shared between runs.
+        cache: reads from the storage that the revision lies in.
+    """
+    sides: dict[str, list[LabelledFile]] = {split: [] for split in _SPLITS}
+    for image in images:
+        sides[image.split.value].append(
+            LabelledFile(
+                name=image.name,
+                image=CachedObject(cache=cache, key=image.image_key, sha256=image.image_sha256),
+                label=CachedObject(cache=cache, key=image.label_key, sha256=image.label_sha256),
+                image_id=image.image_id,
+                group=getattr(image, "group", image.name),
+            )
+        )
+    return LabelledFiles(train=tuple(sides["train"]), val=tuple(sides["val"]))
+
+
+def fetch_revision(images: Sequence[LabelledImage], *, storage: Storage, cache_dir: Path) -> LabelledFiles:
+    """Open a revision behind a cache of the usual bound; nothing that reads it may be sent to another process."""
+    return open_revision(images, cache=FileCache(cache_dir, max_bytes=20 * 2**30, open_storage=lambda: storage))
+
+
+def decode_ahead(
+    files: Sequence[LabelledFile], then: Callable[[LabelledFile, UInt8Array, UInt8Array], T]
+) -> Generator[T, None, None]:
+    """Read and decode files in the background, a few ahead of their use, so that waiting and computing overlap.
+
+    Args:
+        files: any number; a dozen at most are in memory at a time, and only four of them decoded.
+        then: called in the background with the file, its (H, W, 3) pixels and its (H, W) class mask.
+
+    Yields:
+        What `then` returned, in the order of the files.
 
     Raises:
-        StorageFault: an object's bytes are not what its hash says.
+        InvalidDataset: a file cannot be decoded; raised when its turn comes.
     """
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    # By hash, so that files of the same content, such as empty labels, are fetched by one thread only.
-    wanted = {image.image_sha256: image.image_key for image in images}
-    wanted |= {image.label_sha256: image.label_key for image in images}
-    with ThreadPoolExecutor(_FETCH_THREADS, thread_name_prefix="fetch") as pool:
-        for fetched in [
-            pool.submit(_fetch, storage, key=key, sha256=sha256, cache_dir=cache_dir) for sha256, key in wanted.items()
-        ]:
-            fetched.result()
-    files = [
-        LabelledFile(
-            name=image.name,
-            image_path=cache_dir / image.image_sha256,
-            label_path=cache_dir / image.label_sha256,
-            image_id=image.image_id,
-        )
-        for image in images
-    ]
-    split_of = [image.split.value for image in images]
-    train, val = (
-        tuple(file for file, split in zip(files, split_of, strict=True) if split == wanted) for wanted in _SPLITS
-    )
-    return LabelledFiles(train=train, val=val)
+
+    def finish(file: LabelledFile, content: Future[tuple[bytes, bytes]]) -> T:
+        return then(file, *file.decode(content.result()))
+
+    coming = iter(files)
+    reading: deque[tuple[LabelledFile, Future[tuple[bytes, bytes]]]] = deque()
+    decoding: deque[Future[T]] = deque()
+    with (
+        ThreadPoolExecutor(_READING_THREADS, thread_name_prefix="read") as readers,
+        ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode") as decoders,
+    ):
+        try:
+            while True:
+                while len(reading) < _READING_THREADS and (file := next(coming, None)) is not None:
+                    reading.append((file, readers.submit(file.read)))
+                while reading and len(decoding) < _DECODING_THREADS:
+                    decoding.append(decoders.submit(finish, *reading.popleft()))
+                if not decoding:
+                    return
+                yield decoding.popleft().result()
+        finally:
+            # Whoever stops early shall not wait for what nobody wants any more.
+            readers.shutdown(wait=False, cancel_futures=True)
+            decoders.shutdown(wait=False, cancel_futures=True)
 
 
 def read_directory(directory: Path) -> LabelledFiles:
@@ -135,26 +212,13 @@ def read_directory(directory: Path) -> LabelledFiles:
     if unlabelled:
         log.warning("dataset.unlabelled", count=len(unlabelled), first=unlabelled[0], consequence="left out")
     files = [
-        LabelledFile(name=image, image_path=directory / image, label_path=directory / label)
+        LabelledFile(name=image, image=LocalFile(directory / image), label=LocalFile(directory / label))
         for image, label in pairs.items()
         if label is not None
     ]
     sides = [tuple(file for file in files if file.name.split("/")[1] == split) for split in _SPLITS]
     if all(sides):
         return LabelledFiles(train=sides[0], val=sides[1])
-    files.sort(key=lambda file: hashlib.sha256(file.image_path.read_bytes()).digest())
+    files.sort(key=lambda file: hashlib.sha256(file.image.read()).digest())
     val_count = max(1, round(len(files) / _VALIDATION_SHARE)) if len(files) > 1 else 0
     return LabelledFiles(train=tuple(files[val_count:]), val=tuple(files[:val_count]))
-
-
-def _fetch(storage: Storage, *, key: str, sha256: str, cache_dir: Path) -> None:
-    path = cache_dir / sha256
-    if path.is_file():
-        return
-    data = storage.get(key)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise StorageFault(f"The object {key} is not what was stored there: its hash differs.", key=key)
-    # Written beside and renamed, so that a killed trainer leaves no half file under a hash.
-    partial = path.with_name(f"{sha256}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)

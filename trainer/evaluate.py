@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
-from defectoscope.segmentation import Engine, ModelContract, PixelCounts, count_pixels, segment_batch
-from trainer.data import LabelledFile
+from defectoscope.segmentation import Engine, ModelContract, PixelCounts, UInt8Array, count_pixels, segment_batch
+from trainer.data import LabelledFile, decode_ahead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ def evaluate(
     """Segment every image and compare it with its label.
 
     Args:
-        files: the images; they are decoded a batch at a time.
+        files: the images; they are decoded while the engine works, a few ahead of it.
         engine: runs the model.
         contract: of that model: size, threshold and minimum area.
         batch_size: images handed to the engine at once.
@@ -42,18 +43,21 @@ def evaluate(
         InvalidDataset: a file cannot be used.
     """
     scored: list[ScoredImage] = []
-    for batch in _batches(files, batch_size):
+    # Closed here and not when it is collected: its threads shall be gone when this returns or raises.
+    with closing(decode_ahead(files, _Decoded)) as coming:
         check()
-        decoded = [file.decode() for file in batch]
-        found = segment_batch([pixels for pixels, _ in decoded], engine=engine, contract=contract)
-        scored += [
-            ScoredImage(file=file, counts=count_pixels(segmentation.mask, class_mask))
-            for file, segmentation, (_, class_mask) in zip(batch, found, decoded, strict=True)
-        ]
+        while batch := list(islice(coming, batch_size)):
+            found = segment_batch([image.pixels for image in batch], engine=engine, contract=contract)
+            scored += [
+                ScoredImage(file=image.file, counts=count_pixels(segmentation.mask, image.class_mask))
+                for image, segmentation in zip(batch, found, strict=True)
+            ]
+            check()
     return scored
 
 
-def _batches(files: Sequence[LabelledFile], size: int) -> Iterator[list[LabelledFile]]:
-    remaining = iter(files)
-    while batch := list(islice(remaining, size)):
-        yield batch
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    file: LabelledFile
+    pixels: UInt8Array
+    class_mask: UInt8Array

@@ -1,26 +1,19 @@
-"""Labelled files: fetched under their hashes, found in directories, decoded as serving decodes, refused by name."""
+"""Labelled files: read through a cache or found in directories, decoded as serving decodes, refused by name."""
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
-import torch
 
 from defectoscope.database import Split
 from defectoscope.dataset import LabelledImage
 from defectoscope.errors import DatasetNotFound, InvalidDataset, StorageFault
-from defectoscope.segmentation import decode_image, encode_mask, to_model_input
+from defectoscope.segmentation import encode_mask
 from defectoscope.storage import content_key, open_memory, put_content
 from tests.images import draw_part, encode
-from tests.unit.trainer.parts import TINY, write_parts
-from trainer.arrays import SampleSet, load_samples, resize_label
-from trainer.build import contract_of
-from trainer.config import TrainingConfig
-from trainer.data import LabelledFiles, fetch_revision, read_directory
-
-CONTRACT = contract_of(TrainingConfig.resolve(TINY), dataset_revision=None)
+from tests.unit.trainer.parts import write_parts
+from trainer.cache import FileCache
+from trainer.data import LabelledFile, LocalFile, decode_ahead, open_revision, read_directory
 
 
 def _store(storage, *, number, split, label=None):
@@ -39,49 +32,100 @@ def _store(storage, *, number, split, label=None):
     )
 
 
-def test_a_revision_is_fetched_by_content_and_keeps_its_split(tmp_path):
-    storage = open_memory()
+@pytest.fixture
+def storage():
+    return open_memory()
+
+
+@pytest.fixture
+def cache(storage, tmp_path):
+    return FileCache(tmp_path / "cache", max_bytes=2**30, open_storage=lambda: storage)
+
+
+def test_a_revision_keeps_its_split_and_fetches_nothing_before_it_is_read(storage, cache, tmp_path):
     images = [_store(storage, number=n, split=Split.VAL if n == 2 else Split.TRAIN) for n in range(3)]
 
-    files = fetch_revision(images, storage=storage, cache_dir=tmp_path / "cache")
+    files = open_revision(images, cache=cache)
 
     assert [file.image_id for file in files.train] == [0, 1]
     assert [file.image_id for file in files.val] == [2]
-    for path in (tmp_path / "cache").iterdir():
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+    assert not (tmp_path / "cache").exists()
 
 
-def test_many_images_may_share_one_empty_label(tmp_path):
-    storage = open_memory()
+def test_a_file_of_a_revision_is_decoded_as_serving_decodes_it(storage, cache):
+    files = open_revision([_store(storage, number=0, split=Split.TRAIN)], cache=cache)
+
+    pixels, class_mask = files.train[0].decode()
+
+    drawn, drawn_mask = draw_part(seed=0)
+    assert np.array_equal(pixels, drawn)
+    assert np.array_equal(class_mask, drawn_mask)
+
+
+def test_many_images_may_share_one_empty_label(storage, cache, tmp_path):
     empty = encode_mask(np.zeros((48, 64), dtype=np.uint8))
     images = [_store(storage, number=n, split=Split.TRAIN, label=empty) for n in range(20)]
 
-    files = fetch_revision(images, storage=storage, cache_dir=tmp_path / "cache")
+    for file in open_revision(images, cache=cache).train:
+        file.decode()
 
-    assert len(list((tmp_path / "cache").iterdir())) == 21
-    assert len({file.label_path for file in files.train}) == 1
-
-
-def test_what_is_in_the_cache_is_not_fetched_again(tmp_path):
-    storage = open_memory()
-    images = [_store(storage, number=n, split=Split.TRAIN) for n in range(2)]
-    first = fetch_revision(images, storage=storage, cache_dir=tmp_path)
-    storage.delete([entry.key for entry in list(storage.list())])
-
-    again = fetch_revision(images, storage=storage, cache_dir=tmp_path)
-
-    assert again == first
+    kept = [path for path in (tmp_path / "cache").iterdir() if path.name != ".usage"]
+    assert len(kept) == 21
 
 
-def test_an_object_with_other_bytes_than_its_hash_is_refused_and_not_cached(tmp_path):
-    storage = open_memory()
+def test_an_object_with_other_bytes_than_its_hash_is_refused(storage, cache):
     image = _store(storage, number=0, split=Split.TRAIN)
     storage.put(image.label_key, b"something else", content_type="image/png")
 
     with pytest.raises(StorageFault, match="its hash differs"):
-        fetch_revision([image], storage=storage, cache_dir=tmp_path)
+        open_revision([image], cache=cache).train[0].decode()
 
-    assert not (tmp_path / image.label_sha256).exists()
+
+def test_an_image_without_a_group_is_a_group_of_its_own(tmp_path):
+    source = LocalFile(tmp_path / "file.png")
+
+    alone = LabelledFile(name="a.png", image=source, label=source)
+    grouped = LabelledFile(name="b.png", image=source, label=source, group="part-7")
+
+    assert (alone.group, grouped.group) == ("a.png", "part-7")
+
+
+def test_files_are_decoded_ahead_in_their_order(tmp_path):
+    files = _train_files(tmp_path, sizes_wh=[(40 + number, 48) for number in range(40)])
+
+    shapes = list(decode_ahead(files, lambda file, pixels, class_mask: (file.name, pixels.shape, class_mask.shape)))
+
+    expected = [(f"images/train/part-{number}.png", (48, 40 + number, 3), (48, 40 + number)) for number in range(40)]
+    assert shapes == expected
+
+
+def test_no_more_than_a_few_files_are_ahead_of_their_use(tmp_path):
+    decoded = []
+    coming = decode_ahead(_train_files(tmp_path, sizes_wh=[(32, 32)] * 60), lambda file, *_: decoded.append(file.name))
+
+    next(coming)
+    coming.close()
+
+    assert 1 <= len(decoded) <= 16
+
+
+def test_a_bad_file_is_named_when_its_turn_comes(tmp_path):
+    files = _train_files(tmp_path, sizes_wh=[(32, 32)] * 5)
+    (tmp_path / "images" / "train" / "part-3.png").write_bytes(b"no picture")
+    coming = decode_ahead(files, lambda file, *_: file.name)
+
+    seen = [next(coming) for _ in range(3)]
+
+    assert seen == [f"images/train/part-{number}.png" for number in range(3)]
+    with pytest.raises(InvalidDataset, match=r"images/train/part-3\.png cannot be used"):
+        next(coming)
+
+
+def _train_files(directory, *, sizes_wh):
+    """Write parts and return them in the order of their numbers."""
+    write_parts(directory, split="train", sizes_wh=sizes_wh)
+    write_parts(directory, split="val", sizes_wh=[(32, 32)])
+    return sorted(read_directory(directory).train, key=lambda file: int(file.name.split("-")[1][:-4]))
 
 
 def test_a_split_directory_keeps_its_split_and_leaves_unlabelled_images_out(tmp_path):
@@ -106,91 +150,10 @@ def test_a_flat_directory_is_split_by_content_and_not_by_name(tmp_path):
     first, renamed = read_directory(tmp_path / "a"), read_directory(tmp_path / "b")
 
     assert (len(first.train), len(first.val)) == (8, 2)
-    contents = [[file.image_path.read_bytes() for file in files.val] for files in (first, renamed)]
+    contents = [[file.image.read() for file in files.val] for files in (first, renamed)]
     assert contents[0] == contents[1]
 
 
 def test_a_directory_without_images_and_labels_is_refused(tmp_path):
     with pytest.raises(DatasetNotFound):
         read_directory(tmp_path)
-
-
-def test_a_sample_is_what_serving_would_hand_to_the_model(parts_dir):
-    files = read_directory(parts_dir)
-
-    image, class_mask = SampleSet(files.train, contract=CONTRACT)[1]
-
-    pixels = decode_image(files.train[1].image_path.read_bytes()).pixels
-    assert np.array_equal(image.permute(1, 2, 0).numpy(), to_model_input(pixels, contract=CONTRACT))
-    assert class_mask.shape == (64, 64)
-    assert class_mask.dtype == torch.uint8
-    assert type(image) is torch.Tensor
-
-
-def test_samples_that_do_not_fit_in_memory_are_read_one_by_one_and_are_the_same(parts_dir):
-    files = read_directory(parts_dir).train
-
-    kept = SampleSet(files, contract=CONTRACT)
-    read = SampleSet(files, contract=CONTRACT, memory_bound_bytes=0)
-
-    assert (kept.in_memory, read.in_memory) == (True, False)
-    assert all(torch.equal(kept[n][part], read[n][part]) for n in range(len(files)) for part in (0, 1))
-
-
-def test_image_and_label_are_mirrored_together(tmp_path):
-    write_parts(tmp_path, split="train", sizes_wh=[(64, 64)] * 2)
-    samples = SampleSet(read_directory(tmp_path).train, contract=CONTRACT, augmentation="flips")
-    torch.manual_seed(0)
-
-    seen = [samples[0] for _ in range(16)]
-
-    # The scratch is 90 levels darker than the surface: where the label is, the image is dark, whichever way it lies.
-    assert len({image.numpy().tobytes() for image, _ in seen}) == 4
-    for image, class_mask in seen:
-        grey = image.float().mean(dim=0)
-        assert grey[class_mask == 1].mean() < grey[class_mask == 0].mean() - 50
-
-
-def test_classes_do_not_mix_when_a_label_is_resized():
-    class_mask = np.array([[0, 1], [255, 0]], dtype=np.uint8)
-
-    resized = resize_label(class_mask, size_wh=(4, 4))
-
-    assert resized.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [255, 255, 0, 0], [255, 255, 0, 0]]
-
-
-@pytest.mark.parametrize(
-    ("clean", "train_count", "val_count", "sentence"),
-    [
-        pytest.param((), 1, 1, "at least two labelled images; there are 1", id="one image"),
-        pytest.param((), 2, 0, "no labelled image to validate on", id="nothing to validate on"),
-        pytest.param((0, 1), 2, 1, "shows any defect", id="no defect"),
-    ],
-)
-def test_a_dataset_that_cannot_be_trained_on_is_refused(tmp_path, clean, train_count, val_count, sentence):
-    write_parts(tmp_path, split="train", sizes_wh=[(64, 64)] * train_count, clean=clean)
-    write_parts(tmp_path, split="val", sizes_wh=[(64, 64)])
-    files = read_directory(tmp_path)
-
-    with pytest.raises(InvalidDataset, match=sentence):
-        load_samples(
-            LabelledFiles(train=files.train, val=files.val[:val_count]), contract=CONTRACT, augmentation="none"
-        )
-
-
-@pytest.mark.parametrize(
-    ("kind", "data", "code"),
-    [
-        pytest.param("images", b"", "image_empty", id="an empty image"),
-        pytest.param("images", b"no picture", "image_not_recognised", id="no image"),
-        pytest.param("labels", encode_mask(np.zeros((8, 8), dtype=np.uint8)), "label_size_mismatch", id="other size"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_named(tmp_path, kind, data, code):
-    write_parts(tmp_path, split="train", sizes_wh=[(64, 64)] * 3)
-    (tmp_path / kind / "train" / "part-1.png").write_bytes(data)
-
-    with pytest.raises(InvalidDataset, match=r"images/train/part-1\.png cannot be used") as refusal:
-        SampleSet(read_directory(tmp_path).train, contract=CONTRACT)
-
-    assert refusal.value.details["cause"] == code
