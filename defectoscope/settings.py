@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
+from zoneinfo import available_timezones
 
 from platformdirs import user_cache_path, user_state_path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -84,6 +85,7 @@ class WorkerSettings(_Section):
     concurrency: int = Field(2, ge=1, description="chunks worked on at once by one process")
     batch_size: int = Field(8, ge=1, description="images handed to the model at once")
     intra_op_threads: int = Field(0, ge=0, description="threads of ONNX Runtime on the CPU; 0: one per available core")
+    champion_interval_s: float = Field(3, gt=0, description="how often a newly promoted model is looked for")
     io_threads: int = Field(4, ge=1, description="threads that fetch, decode, encode and upload")
     model_cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("defectoscope") / "models", description="where model files are kept"
@@ -112,6 +114,13 @@ class NightSettings(_Section):
     preset: str = Field("default", description="recipe of the nightly run")
     start: Literal["champion", "scratch"] = Field("champion", description="weights that the nightly run starts from")
     clock_offset_s: int = Field(0, description="seconds added to the clock, to rehearse a night by day")
+
+    @field_validator("timezone")
+    @classmethod
+    def _exists(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("there is no such time zone")
+        return value
 
 
 class GateSettings(_Section):

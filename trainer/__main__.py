@@ -50,7 +50,13 @@ def run(
         if claimed is None:
             log.info("training_run.not_owed", run_id=run_id)
             return
-        lease = RunLease(claimed, database=database, lease_s=lease_s, interruption=interruption)
+        lease = RunLease(
+            claimed,
+            database=database,
+            lease_s=lease_s,
+            max_attempts=settings.trainer.max_attempts,
+            interruption=interruption,
+        )
         with lease.held():
             # Imported only now: a message that finds nothing owed shall not cost the seconds that torch takes.
             try:

@@ -22,7 +22,7 @@ def make_trainer(settings: Settings) -> Celery:
     """Return the application with its task and its schedule; nothing connects yet.
 
     Raises:
-        SettingMissing: the broker's address is not set.
+        SettingMissing: the broker's address is not set, or the crontab is not one.
     """
     trainer = make_celery(
         "trainer",
@@ -30,7 +30,11 @@ def make_trainer(settings: Settings) -> Celery:
         key_prefix=settings.queue.key_prefix,
     )
     register_tasks(trainer)
-    trainer.conf.beat_schedule = schedule(reconcile_interval_s=settings.inspection.reconcile_interval_s)
+    trainer.conf.beat_schedule = schedule(
+        reconcile_interval_s=settings.inspection.reconcile_interval_s, night=settings.night
+    )
+    # The zone that the crontab of the night is read in.
+    trainer.conf.timezone = settings.night.timezone
     # In memory. The default scheduler pickles what it sent last into a file, and what is owed stands in the database.
     trainer.conf.beat_scheduler = "celery.beat:Scheduler"
     # `inspect ping -d celerybeat@HOST` is then answered for as long as beat's loop turns, and no longer.

@@ -1,10 +1,12 @@
-"""Holds a training run while it is worked on: renews its lease, reports stages and figures, and ends it, always.
+"""Holds a training run while it is worked on: renews its lease, reports stages and figures, and lets go of it, always.
 
-Whoever leaves the block by an exception leaves an ended run behind, under the exception's own name.
+Whoever leaves the block by an exception leaves an ended run behind, under the exception's own name; or, where going on
+from the last checkpoint can help (a stop was asked for, a server is away), a run that is owed again.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -15,8 +17,23 @@ from typing import Any
 import structlog
 
 from defectoscope.database import Database
-from defectoscope.errors import DatabaseUnavailable, DefectoscopeError, TrainerLost, TrainingInterrupted, Unexpected
-from defectoscope.training import ClaimedRun, complete_run, fail_run, record_figures, record_metrics, report_stage
+from defectoscope.errors import (
+    DatabaseUnavailable,
+    DefectoscopeError,
+    NotNow,
+    TrainerLost,
+    TrainingInterrupted,
+    Unexpected,
+)
+from defectoscope.training import (
+    ClaimedRun,
+    complete_run,
+    fail_run,
+    record_figures,
+    record_metrics,
+    release_run,
+    report_stage,
+)
 from trainer.interruption import Interruption
 
 log = structlog.get_logger(__name__)
@@ -33,9 +50,20 @@ def name_owner() -> str:
 class RunLease:
     """A claimed run. An `Observer` of the build: stages and figures become rows, a lost lease or a stop ends it."""
 
-    def __init__(self, run: ClaimedRun, *, database: Database, lease_s: int, interruption: Interruption) -> None:
-        """Args: run: freshly claimed; lease_s: how long silence is taken for work."""
+    def __init__(
+        self, run: ClaimedRun, *, database: Database, lease_s: int, max_attempts: int, interruption: Interruption
+    ) -> None:
+        """Hold a run.
+
+        Args:
+            run: freshly claimed.
+            database: holds the run.
+            lease_s: how long silence is taken for work.
+            max_attempts: claims of a run before it is given up.
+            interruption: whether a stop was asked for.
+        """
         self._run = run
+        self._max_attempts = max_attempts
         self._database = database
         self._lease_s = lease_s
         self._interruption = interruption
@@ -65,7 +93,7 @@ class RunLease:
             renewal.join()
             if failed:
                 # A stop can surface as anything: a process that lost its helpers complains about those.
-                self._fail(failure or (TrainingInterrupted() if self._interruption.is_told else Unexpected()))
+                self._let_go(failure or (TrainingInterrupted() if self._interruption.is_told else Unexpected()))
         if complete_run(database=self._database, run=self._run):
             log.info("training_run.succeeded", run_id=self._run.run_id)
 
@@ -112,13 +140,23 @@ class RunLease:
                 # The lease lasts for three further attempts.
                 log.warning("training_run.lease_not_renewed", run_id=self._run.run_id, reason=exc.message)
 
-    def _fail(self, failure: DefectoscopeError) -> None:
+    def _let_go(self, failure: DefectoscopeError) -> None:
+        interrupted = isinstance(failure, TrainingInterrupted)
+        owed_again = interrupted or (isinstance(failure, NotNow) and self._run.attempts < self._max_attempts)
         try:
-            ended = fail_run(database=self._database, run=self._run, error=failure)
+            if owed_again:
+                recorded = release_run(database=self._database, run=self._run, count_attempt=not interrupted)
+            else:
+                recorded = fail_run(database=self._database, run=self._run, error=failure)
         except DatabaseUnavailable as exc:
-            # The run ends as trainer_lost when its lease runs out.
+            # The lease will run out by itself.
             log.warning("training_run.end_not_recorded", run_id=self._run.run_id, reason=exc.message)
             return
-        log.error(
-            "training_run.failed", run_id=self._run.run_id, code=failure.code, reason=failure.message, recorded=ended
+        log.log(
+            logging.WARNING if owed_again else logging.ERROR,
+            "training_run.given_back" if owed_again else "training_run.failed",
+            run_id=self._run.run_id,
+            code=failure.code,
+            reason=failure.message,
+            recorded=recorded,
         )

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from defectoscope.queue.messages import CONTROL_QUEUE, RECONCILE
+from celery.schedules import ParseException, crontab
+
+from defectoscope.errors import SettingMissing
+from defectoscope.queue.messages import CONTROL_QUEUE, RECONCILE, START_NIGHT
+from defectoscope.settings import NightSettings
+
+#: A night whose message nobody took for so long is over.
+_NIGHT_EXPIRES_S = 6 * 3600.0
 
 
-def schedule(*, reconcile_interval_s: int) -> dict[str, dict[str, Any]]:
+def schedule(*, reconcile_interval_s: int, night: NightSettings) -> dict[str, dict[str, Any]]:
     """Return the beat schedule.
 
     Args:
         reconcile_interval_s: how often owed work without a message is looked for.
+        night: when the nightly retraining is asked for; not at all where it names no dataset.
+
+    Raises:
+        SettingMissing: the crontab is not one.
     """
-    return {
+    entries: dict[str, dict[str, Any]] = {
         "reconcile": {
             "task": RECONCILE,
             "schedule": float(reconcile_interval_s),
@@ -21,3 +34,25 @@ def schedule(*, reconcile_interval_s: int) -> dict[str, dict[str, Any]]:
             "options": {"queue": CONTROL_QUEUE, "expires": float(reconcile_interval_s)},
         }
     }
+    if night.dataset is not None:
+        entries["night"] = {
+            "task": START_NIGHT,
+            "schedule": _read_crontab(night.crontab, now=_shifted_clock(night.clock_offset_s)),
+            "options": {"queue": CONTROL_QUEUE, "expires": _NIGHT_EXPIRES_S},
+        }
+    return entries
+
+
+def _read_crontab(text: str, *, now: Callable[[], datetime]) -> crontab:
+    try:
+        minute, hour, day_of_month, month, day_of_week = text.split()
+        return crontab(minute, hour, day_of_week, day_of_month, month, nowfun=now)
+    except (ParseException, ValueError) as exc:
+        raise SettingMissing(
+            f"DEFECTOSCOPE_NIGHT__CRONTAB is {text!r} and must be five fields such as '0 2 * * *': {exc}."
+        ) from exc
+
+
+def _shifted_clock(offset_s: int) -> Callable[[], datetime]:
+    offset = timedelta(seconds=offset_s)
+    return lambda: datetime.now(UTC) + offset

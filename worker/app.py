@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from celery.signals import setup_logging, worker_init, worker_shutdown, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from defectoscope.errors import DefectoscopeError
 from defectoscope.logs import configure_logs
@@ -41,6 +41,11 @@ def _check_device(**_: object) -> None:
         check_device(settings.worker.device)
     except DefectoscopeError as exc:
         sys.exit(f"error: {exc.message} ({exc.code})")
+
+
+@worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+def _watch_champion(**_: object) -> None:
+    inspector.watch_champion()
 
 
 @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from threading import Event
 
 import structlog
@@ -15,9 +16,11 @@ from defectoscope.inspection.chunks import ClaimedChunk, Lease, claim_chunk, rel
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.enumeration import enumerate_job
 from defectoscope.inspection.reconciliation import reconcile
+from defectoscope.nights import NightPlan, hold_night
 from defectoscope.settings import Settings
 from defectoscope.storage import open_s3
 from defectoscope.training import reconcile_runs
+from worker.champion import ChampionWatch
 from worker.engine import EngineOptions
 from worker.lease import EnumerationWord, Heartbeat
 from worker.models import LoadedModels
@@ -48,6 +51,13 @@ class Inspector:
             directory=settings.worker.model_cache_dir,
             options=EngineOptions(device=settings.worker.device, intra_op_threads=settings.worker.intra_op_threads),
         )
+        self._champion_watch = ChampionWatch(
+            database=self._database,
+            models=self._models,
+            owner=self._owner,
+            batch_size=settings.worker.batch_size,
+            interval_s=settings.worker.champion_interval_s,
+        )
         self._pipeline = Pipeline(
             database=self._database,
             storage=self._storage,
@@ -56,6 +66,10 @@ class Inspector:
             pool=ThreadPoolExecutor(settings.worker.io_threads, thread_name_prefix="io"),
             batch_size=settings.worker.batch_size,
         )
+
+    def watch_champion(self) -> None:
+        """Keep the model in service loaded from now on."""
+        self._champion_watch.start()
 
     def process_chunk(self, chunk_id: int) -> None:
         """Claim a chunk, inspect its images and write what came out; nothing to do when it cannot be claimed."""
@@ -146,9 +160,35 @@ class Inspector:
                 resend_after_s=inspection.resend_after_s,
                 max_attempts=inspection.max_attempts,
             )
-            reconcile_runs(database=self._database, queue=self._queue, resend_after_s=inspection.resend_after_s)
+            reconcile_runs(
+                database=self._database,
+                queue=self._queue,
+                resend_after_s=inspection.resend_after_s,
+                max_attempts=self._settings.trainer.max_attempts,
+            )
         except DatabaseUnavailable as exc:
             log.warning("reconciliation.postponed", reason=exc.message)
+
+    def start_night(self) -> None:
+        """Ask for tonight's training run, or write down why there is none."""
+        night = self._settings.night
+        if night.dataset is None:
+            log.warning("night.no_dataset", setting="DEFECTOSCOPE_NIGHT__DATASET")
+            return
+        plan = NightPlan(
+            dataset=night.dataset,
+            config={"preset": night.preset, "start": night.start},
+            min_new_labels=night.min_new_labels,
+            timezone=night.timezone,
+            clock_offset=timedelta(seconds=night.clock_offset_s),
+        )
+        try:
+            held = hold_night(database=self._database, queue=self._queue, plan=plan)
+        except DatabaseUnavailable as exc:
+            log.error("night.missed", reason=exc.message)  # noqa: TRY400 -- a server that is away needs no trace
+            return
+        if held is not None:
+            log.info("night.held", night=str(held.night), state=held.state.value, reason=held.reason)
 
     def request_stop(self) -> None:
         """Have chunks in work end between two batches and be given back."""
@@ -156,5 +196,6 @@ class Inspector:
 
     def close(self) -> None:
         """Let the threads end and close the connections."""
+        self._champion_watch.end()
         self._pipeline.pool.shutdown()
         self._database.close()

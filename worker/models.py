@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
@@ -19,6 +20,14 @@ log = structlog.get_logger(__name__)
 _KEPT = 2
 
 
+@dataclass(slots=True)
+class _Place:
+    """Where one version's engine is, or will be."""
+
+    lock: Lock = field(default_factory=Lock)
+    engine: OnnxEngine | None = None
+
+
 class LoadedModels:
     """Engines by model version number."""
 
@@ -31,28 +40,36 @@ class LoadedModels:
         self._storage = storage
         self._directory = directory
         self._options = options
-        self._engines: OrderedDict[int, OnnxEngine] = OrderedDict()
+        self._places: OrderedDict[int, _Place] = OrderedDict()
         self._lock = Lock()
 
     def engine(self, number: int) -> OnnxEngine:
-        """Return the engine of a model version; the first caller loads it while the others wait.
+        """Return the engine of a model version.
+
+        The first caller loads it while others who want the same wait; who wants another one does not. Where loading
+        fails, the next caller tries again.
 
         Raises:
             ModelVersionNotFound, InvalidModel, ProviderUnavailable, StorageUnavailable: as they say.
         """
         with self._lock:
-            engine = self._engines.get(number)
-            if engine is None:
-                path = fetch_variant(
-                    database=self._database,
-                    storage=self._storage,
-                    number=number,
-                    precision=self.variant,
-                    directory=self._directory,
-                )
-                engine = self._engines[number] = OnnxEngine(path, options=self._options)
-                log.info("model.loaded", version=number, variant=self.variant, provider=engine.provider)
-            self._engines.move_to_end(number)
-            while len(self._engines) > _KEPT:
-                self._engines.popitem(last=False)
-            return engine
+            place = self._places.setdefault(number, _Place())
+            self._places.move_to_end(number)
+            while len(self._places) > _KEPT:
+                self._places.popitem(last=False)
+        with place.lock:
+            if place.engine is None:
+                place.engine = self._load(number)
+            return place.engine
+
+    def _load(self, number: int) -> OnnxEngine:
+        path = fetch_variant(
+            database=self._database,
+            storage=self._storage,
+            number=number,
+            precision=self.variant,
+            directory=self._directory,
+        )
+        engine = OnnxEngine(path, options=self._options)
+        log.info("model.loaded", version=number, variant=self.variant, provider=engine.provider)
+        return engine

@@ -22,3 +22,7 @@ def register_tasks(app: Celery, inspector: Inspector) -> None:
     @app.task(name=messages.RECONCILE)  # type: ignore[untyped-decorator]
     def reconcile() -> None:
         inspector.reconcile()
+
+    @app.task(name=messages.START_NIGHT)  # type: ignore[untyped-decorator]
+    def start_night() -> None:
+        inspector.start_night()

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from defectoscope.training.runs import (
+    Checkpoint,
     ClaimedRun,
+    cancel_run,
     claim_run,
     complete_run,
     fail_run,
-    metrics_of,
     reconcile_runs,
+    record_checkpoint,
     record_config,
     record_figures,
     record_metrics,
+    record_report,
+    release_run,
     report_stage,
     request_training,
 )
 
 __all__ = [
+    "Checkpoint",
     "ClaimedRun",
+    "cancel_run",
     "claim_run",
     "complete_run",
     "fail_run",
-    "metrics_of",
     "reconcile_runs",
+    "record_checkpoint",
     "record_config",
     "record_figures",
     "record_metrics",
+    "record_report",
+    "release_run",
     "report_stage",
     "request_training",
 ]

@@ -56,7 +56,9 @@ def execute(trainer, database, storage, tmp_path):
 
     def execute(run_id, *, build=build_by_hand, interruption=None):
         claimed = claim_run(database=database, run_id=run_id, owner="test", lease_s=60)
-        lease = RunLease(claimed, database=database, lease_s=60, interruption=interruption or Interruption())
+        lease = RunLease(
+            claimed, database=database, lease_s=60, max_attempts=2, interruption=interruption or Interruption()
+        )
         with lease.held():
             return execute_run(
                 claimed,
