@@ -267,8 +267,52 @@ class ModelVersionNotFound(NotFound):
     """No model version has this number."""
 
 
+class ChampionChanged(Conflict):
+    """Another model version is in service than the one that this was decided against."""
+
+
+class AlreadyChampion(Conflict):
+    """The model version is in service already."""
+
+
+class ModelInService(Conflict):
+    """The model version is in service; promote another one or roll back first."""
+
+
+class ModelInUse(Conflict):
+    """Jobs that have not ended use the model version."""
+
+
+class ModelRetired(Conflict):
+    """The model version was retired."""
+
+
+class ModelWeightsDropped(Conflict):
+    """The files of the model version were dropped; its record is all that is left."""
+
+
+class ModelVariantUnavailable(Conflict):
+    """The model version has no file of this precision."""
+
+
+class NothingToRollBackTo(Conflict):
+    """No model version was in service before this one that could serve again."""
+
+
+class ModelImportNotFound(NotFound):
+    """No import of a model has this id."""
+
+
+class ImportAbandoned(Fault):
+    """The trainer stopped before the import ended, several times; it was given up."""
+
+
 class InvalidModel(CallerError):
     """The file does not keep the model contract."""
+
+
+class ScoresNotComparable(CallerError):
+    """The model versions were not scored on the same images with the same labels."""
 
 
 class ModelNotOnnx(InvalidModel):
@@ -367,6 +411,10 @@ class TrainingRunNotFound(NotFound):
     """No training run has this id."""
 
 
+class ReportNotFound(NotFound):
+    """The training run has no report yet."""
+
+
 class TrainingRunNotCancellable(Conflict):
     """The training run has already ended."""
 
@@ -395,12 +443,20 @@ class DiskFull(Fault):
     """The disk is full."""
 
 
+class CheckpointInvalid(Fault):
+    """The checkpoint is damaged or of another training; the training has to start afresh."""
+
+
 class TrainingInterrupted(Fault):
     """The trainer was told to stop before the run ended; it goes on from its last checkpoint."""
 
 
 class ExportParityFailed(Fault):
     """The exported model does not give the same masks as the trained one; it was not registered."""
+
+
+class VariantNotMade(Fault):
+    """The fp16 or int8 file could not be made from the fp32 file; the fp32 file is not affected."""
 
 
 # Installation ------------------------------------------------------------------------------------------------------
