@@ -135,6 +135,8 @@ def _open_session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSe
     session_options.log_severity_level = 3
     # Spinning threads burn the cores that decoding needs between two calls.
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # int8 on processors without VNNI: products of bytes are added in 16 bits and overflow without a word, unless told.
+    session_options.add_session_config_entry("session.x64quantprecision", "1")
     session_options.intra_op_num_threads = 1 if provider == _CUDA else options.intra_op_threads or available_threads()
     if provider == _CUDA and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
