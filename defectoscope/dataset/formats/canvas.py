@@ -30,7 +30,8 @@ class Canvas:
             raise InvalidLabel(f"The label declares {width} x {height} pixels; at most {_MOST_PIXELS} are accepted.")
         self.shape_hw = (height, width)
         self.empty_count = 0
-        self._class_mask: UInt8Array = np.zeros(self.shape_hw, dtype=np.uint8)
+        #: (W, H): annotations come column by column, and most of them cover few columns of a large image.
+        self._columns: UInt8Array = np.zeros((width, height), dtype=np.uint8)
 
     def check_size(self, size_wh: tuple[int | None, int | None]) -> None:
         """Compare the size that a region was drawn on.
@@ -52,20 +53,33 @@ class Canvas:
         Raises:
             PolygonInvalid: one lies elsewhere.
         """
-        region = np.zeros(self.shape_hw, dtype=np.bool_)
+        is_empty = True
         for points_xy in polygons:
-            fill_polygon(region, points_xy)
-        self.add_region(region, ignored=ignored)
+            left, inside = fill_polygon(points_xy, shape_hw=self.shape_hw)
+            is_empty = is_empty and not inside.any()
+            _paint(self._columns[left : left + len(inside)], inside, ignored=ignored)
+        self.empty_count += is_empty
+
+    def add_spans(self, spans: npt.NDArray[np.int64], *, ignored: bool) -> None:
+        """Paint the runs that `find_spans` gives, (K, 2)."""
+        flat = self._columns.reshape(-1)
+        for start, end in spans.tolist():
+            _paint(flat[start:end], np.True_, ignored=ignored)
+        self.empty_count += not len(spans)
 
     def add_region(self, region: npt.NDArray[np.bool_], *, ignored: bool) -> None:
         """Paint a region, (H, W) bool."""
-        if not region.any():
-            self.empty_count += 1
-        elif ignored:
-            self._class_mask[region & (self._class_mask == 0)] = IGNORED
-        else:
-            self._class_mask[region] = 1
+        _paint(self._columns, region.T, ignored=ignored)
+        self.empty_count += not region.any()
 
     def finish(self) -> UInt8Array:
         """Return the class mask: (H, W) uint8, 0 background, 1 defect, 255 ignored."""
-        return self._class_mask
+        return np.ascontiguousarray(self._columns.T)
+
+
+def _paint(pixels: UInt8Array, is_painted: npt.NDArray[np.bool_] | np.bool_, *, ignored: bool) -> None:
+    """Paint a part of the class mask in place."""
+    if ignored:
+        pixels[is_painted & (pixels == 0)] = IGNORED
+    else:
+        pixels[is_painted] = 1

@@ -15,7 +15,7 @@ from defectoscope.dataset.formats.contract import IGNORED_NAMES, Finding, Labell
 from defectoscope.dataset.formats.json_values import as_dict, as_list, as_size, as_text, read_json
 from defectoscope.dataset.formats.pictures import PictureFinder, read_size_wh, split_in_file_name
 from defectoscope.dataset.formats.polygons import read_points
-from defectoscope.dataset.formats.run_lengths import decode_runs, decode_text
+from defectoscope.dataset.formats.run_lengths import decode_text, find_spans
 from defectoscope.errors import (
     AnnotationFileInvalid,
     InvalidImage,
@@ -164,7 +164,7 @@ def _paint(annotation: Mapping[str, object], canvas: Canvas, *, ignored_categori
         if len(size) != 2:  # noqa: PLR2004 -- height and width
             raise RunLengthsInvalid("The run lengths say no size.")
         canvas.check_size((size[1], size[0]))
-        canvas.add_region(decode_runs(_counts(segmentation), shape_hw=canvas.shape_hw), ignored=is_ignored)
+        canvas.add_spans(find_spans(_counts(segmentation), shape_hw=canvas.shape_hw), ignored=is_ignored)
     else:
         raise RegionKindUnknown("An annotation has no segmentation; a box alone is no mask.")
 

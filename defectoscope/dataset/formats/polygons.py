@@ -45,17 +45,22 @@ def read_points(values: Sequence[object]) -> list[tuple[float, float]]:
     return points
 
 
-def fill_polygon(region: npt.NDArray[np.bool_], points_xy: Sequence[tuple[float, float]]) -> None:
-    """Add a polygon to a region, in place.
+def fill_polygon(
+    points_xy: Sequence[tuple[float, float]], *, shape_hw: tuple[int, int]
+) -> tuple[int, npt.NDArray[np.bool_]]:
+    """Find the pixels of a polygon.
 
     Args:
-        region: (H, W) bool.
         points_xy: its corners in pixels; (0, 0) is the upper left corner of the image. What lies outside is cut off.
+        shape_hw: of the image.
+
+    Returns:
+        The first column that it touches, and (columns, H) bool from there on.
 
     Raises:
         PolygonInvalid: a corner lies further outside the image than the image is large.
     """
-    height, width = region.shape
+    height, width = shape_hw
     corners = np.asarray(points_xy, dtype=np.float64)
     # A slip of the hand ends just outside; a corner this far away is in other units, and would take all memory.
     least, most = corners.min(axis=0), corners.max(axis=0)
@@ -65,19 +70,19 @@ def fill_polygon(region: npt.NDArray[np.bool_], points_xy: Sequence[tuple[float,
             f"the image has {width} x {height} pixels.",
             box_xyxy=[*least.tolist(), *most.tolist()],
         )
-    column, row = _find_crossings(corners, shape_hw=region.shape)
+    column, row = _find_crossings(corners, shape_hw=shape_hw)
     if not column.size:
-        return
+        return 0, np.zeros((0, height), dtype=np.bool_)
     left, right = int(column.min()), int(column.max()) + 1
     # A crossing at the lower edge turns filling off at the top of the next column; hence one cell more.
     toggles = np.zeros((right - left) * height + 1, dtype=np.uint8)
     np.bitwise_xor.at(toggles, (column - left) * height + row, np.uint8(1))
-    inside = np.bitwise_xor.accumulate(toggles)[:-1].reshape(right - left, height).astype(np.bool_)
-    region[:, left:right] |= inside.T
+    inside = np.bitwise_xor.accumulate(toggles)[:-1].astype(np.bool_)
+    return left, inside.reshape(right - left, height)
 
 
 def _find_crossings(
-    corners: npt.NDArray[np.float64], *, shape_hw: tuple[int, ...]
+    corners: npt.NDArray[np.float64], *, shape_hw: tuple[int, int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return column and row of every place where the outline crosses the middle of a column; (K,) each."""
     height, width = shape_hw

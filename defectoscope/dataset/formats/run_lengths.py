@@ -24,15 +24,15 @@ _MOST_CHARACTERS = 12
 _FIRST_DIFFERENCE = 3
 
 
-def decode_runs(counts: Sequence[object], *, shape_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Return the region that counts describe.
+def find_spans(counts: Sequence[object], *, shape_hw: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """Return the pixels of the region that counts describe.
 
     Args:
         counts: pixels of background, region, background and so on, column by column.
         shape_hw: of the image.
 
     Returns:
-        (H, W) bool.
+        (K, 2) start and exclusive end of each run of the region, among all pixels column by column.
 
     Raises:
         RunLengthsInvalid: they are not whole numbers, or do not add up to the pixels of the image.
@@ -47,8 +47,9 @@ def decode_runs(counts: Sequence[object], *, shape_hw: tuple[int, int]) -> npt.N
             pixels=sum(lengths),
             shape_hw=list(shape_hw),
         )
-    is_region = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(is_region, lengths).reshape(width, height).T
+    bounds = np.cumsum(np.asarray(lengths, dtype=np.int64))
+    spans = np.stack([bounds[: len(bounds) // 2 * 2 : 2], bounds[1::2]], axis=1)
+    return spans[spans[:, 0] < spans[:, 1]]
 
 
 def encode_runs(window: npt.NDArray[np.bool_], *, shape_hw: tuple[int, int], left: int = 0, top: int = 0) -> list[int]:

@@ -84,6 +84,14 @@ def test_crowds_are_ignored_and_a_defect_counts_more(folder, annotation):
     np.testing.assert_array_equal(picture.label, expect(ignored=[np.s_[0:6, :]], defect=[np.s_[3:9, 2:6]]))
 
 
+def test_polygons_of_one_annotation_are_added_up(folder):
+    two = {"segmentation": [[2, 3, 6, 3, 6, 9, 2, 9], [4, 3, 9, 3, 9, 9, 4, 9]]}
+
+    [picture] = read(folder("a.png"), instances=describe(two))
+
+    np.testing.assert_array_equal(picture.label, expect(defect=[np.s_[3:9, 2:9]]))
+
+
 def test_an_image_without_annotations_is_clean(folder):
     [picture] = read(folder("a.png"), instances=describe())
 
