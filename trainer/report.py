@@ -204,7 +204,7 @@ def _show(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else "not a number"
+        return f"{value:.5g}" if math.isfinite(value) else "not a number"
     if isinstance(value, Mapping):
         return ", ".join(f"{_words(name, first=False)} {_show(item)}" for name, item in value.items()) or "–"  # noqa: RUF001
     if isinstance(value, list | tuple):
