@@ -99,6 +99,63 @@ def train(
     typer.echo(json.dumps(figures["validation"], indent=2))
 
 
+@commands.command()
+def wrap(
+    model: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="foreign ONNX file: floats in, logits out")
+    ],
+    out: Annotated[Path, typer.Argument(help="file of the model contract to write")],
+    architecture: Annotated[str, typer.Option(help="of its network, any text")] = "unknown",
+    encoder: Annotated[str, typer.Option(help="of its network, any text")] = "unknown",
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, where the file takes images of any size")] = None,
+    threshold: Annotated[float, typer.Option(help="probability from which a pixel is defect")] = 0.5,
+    min_area_px: Annotated[int, typer.Option(help="smaller regions are dropped, pixels of the original image")] = 16,
+    timeout_s: Annotated[float, typer.Option(help="seconds the check may take")] = 900.0,
+    as_json: Annotated[bool, typer.Option("--json", help="print report or error as JSON")] = False,
+) -> None:
+    """Wrap a foreign ONNX file into the model contract, in a limited process, and prove that both are equal."""
+    # Imported only now, so that --help answers at once.
+    from trainer.foreign import ForeignFacts, ProcessLimits, wrap_in_process  # noqa: PLC0415
+
+    try:
+        report = wrap_in_process(
+            model,
+            out=out,
+            facts=ForeignFacts(
+                architecture=architecture,
+                encoder=encoder,
+                size_wh=_read_size(size) if size else None,
+                threshold=threshold,
+                min_area_px=min_area_px,
+            ),
+            process_limits=ProcessLimits(timeout_s=timeout_s),
+        )
+    except DefectoscopeError as exc:
+        if as_json:
+            error = {"code": exc.code, "message": exc.message, "details": exc.details}
+            typer.echo(json.dumps({"error": error}, indent=2))
+        raise
+    typer.echo(json.dumps(report.to_json(), indent=2) if as_json else f"wrapped {model} into {out}")
+
+
+@commands.command()
+def plain(
+    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="fp32 file of the model contract")],
+    out: Annotated[Path, typer.Argument(help="file to write, or a directory for deeplabv3_plus_model.onnx")],
+) -> None:
+    """Write a served model as the plain ONNX file of a notebook: normalised floats in, logits of two channels out."""
+    from trainer.plain import to_plain  # noqa: PLC0415 -- imported only now, so that --help answers at once
+
+    typer.echo(json.dumps(to_plain(model, out).to_json(), indent=2))
+
+
+def _read_size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (text.isascii() and width.isdigit() and height.isdigit()):
+        raise InvalidRequest(f'The size "{text}" is not a width and a height, such as "256x256".')
+    return int(width), int(height)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
