@@ -10,8 +10,15 @@ from collections.abc import Sequence
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState
-from defectoscope.errors import DefectoscopeError, JobNotCancellable, JobNotFound, JobNotRetryable, NoImagesFound
+from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState, ModelVersion
+from defectoscope.errors import (
+    DefectoscopeError,
+    JobNotCancellable,
+    JobNotFound,
+    JobNotRetryable,
+    ModelWeightsDropped,
+    NoImagesFound,
+)
 from defectoscope.inspection.items import open_chunks
 from defectoscope.queue import Queue
 
@@ -139,6 +146,17 @@ def cancel_chunks(session: Session, chunk_ids: Sequence[int]) -> None:
     )
 
 
+def check_model_files(session: Session, model_version_id: int) -> None:
+    """Refuse a model version whose files were dropped, and keep it from losing them until the transaction ends.
+
+    Raises:
+        ModelWeightsDropped: its files are gone.
+    """
+    version = session.get(ModelVersion, model_version_id, with_for_update={"read": True, "key_share": True})
+    if version is not None and version.weights_dropped_at is not None:
+        raise ModelWeightsDropped(f"The files of model version {version.number} were dropped.", number=version.number)
+
+
 def retry_failed(*, database: Database, queue: Queue, job_id: int, chunk_size: int) -> int:
     """Open an ended job again for its failed images.
 
@@ -148,11 +166,13 @@ def retry_failed(*, database: Database, queue: Queue, job_id: int, chunk_size: i
     Raises:
         JobNotFound: there is none.
         JobNotRetryable: it is running, was cancelled, or has no failed image that can be read at all.
+        ModelWeightsDropped: the files of the version it is pinned to are gone.
     """
     with database.transaction() as session:
         job = lock_job(session, job_id)
         if not job.state.is_final or job.state is JobState.CANCELLED:
             raise JobNotRetryable(f"Job {job_id} is {job.state}; only an ended job can be retried.", state=job.state)
+        check_model_files(session, job.model_version_id)
         failed = session.scalars(
             select(JobItem.id)
             # An archive member that was never read has no address to try again.

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from defectoscope.database import Database, Job, after_commit
 from defectoscope.errors import IdempotencyConflict, InvalidRequest, NoImagesFound
 from defectoscope.inspection.items import add_images
-from defectoscope.inspection.jobs import end_enumeration
+from defectoscope.inspection.jobs import check_model_files, end_enumeration
 from defectoscope.inspection.params import JobParams
 from defectoscope.inspection.sources import (
     MAX_NAME_BYTES,
@@ -81,6 +81,7 @@ def submit_job(*, database: Database, queue: Queue, request: JobRequest, chunk_s
         NoImagesFound: an explicit list is empty.
         InvalidRequest: two images of a list have one name, or a name is empty, too long or holds a null character.
         IdempotencyConflict: the key was used for a different request.
+        ModelWeightsDropped: the files of the model version are gone.
     """
     if isinstance(request.source, ExplicitImages):
         _check_names(request.source.images)
@@ -123,6 +124,7 @@ def _known_job(database: Database, request: JobRequest) -> int | None:
 
 
 def _record_job(session: Session, queue: Queue, request: JobRequest, chunk_size: int) -> int:
+    check_model_files(session, request.model_version_id)
     job = Job(
         name=request.name,
         source=describe_source(request.source),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
 
-from sqlalchemy import select
-
-from defectoscope.database import Database, ModelVariant
-from defectoscope.errors import Fault, ModelVersionNotFound
-from defectoscope.registry.versions import find_version
+from defectoscope.database import Database
+from defectoscope.errors import Fault, ModelVariantUnavailable, ModelWeightsDropped
+from defectoscope.registry.stored_files import ONNX, WEIGHTS, sha256_of
+from defectoscope.registry.versions import find_file, find_version
 from defectoscope.storage import Storage
 
 
@@ -26,33 +24,49 @@ def fetch_variant(*, database: Database, storage: Storage, number: int, precisio
         directory: the local cache; files are named by content hash, so processes may share it.
 
     Raises:
-        ModelVersionNotFound: no such version, or it has no such variant.
+        ModelVersionNotFound: there is no such version.
+        ModelWeightsDropped: its files were dropped.
+        ModelVariantUnavailable: it has no such variant, or the variant was not published.
+        Fault: the stored bytes do not have the recorded hash.
+    """
+    with database.transaction() as session:
+        variant = find_file(session, number, precision)
+    return _fetch(storage, variant.key, variant.sha256, number=number, path=directory / f"{variant.sha256}{ONNX}")
+
+
+def fetch_weights(*, database: Database, storage: Storage, number: int, directory: Path) -> Path:
+    """Return the local path of a version's weights (safetensors), to fine-tune from; otherwise as `fetch_variant`.
+
+    Raises:
+        ModelVersionNotFound: there is no such version.
+        ModelWeightsDropped: its files were dropped.
+        ModelVariantUnavailable: it came without weights, as imported versions do.
         Fault: the stored bytes do not have the recorded hash.
     """
     with database.transaction() as session:
         version = find_version(session, number)
-        variant = session.scalar(
-            select(ModelVariant).where(ModelVariant.model_version_id == version.id, ModelVariant.precision == precision)
-        )
-    if variant is None:
-        raise ModelVersionNotFound(f"Model version {number} has no {precision} variant.", number=number)
-    path = directory / f"{variant.sha256}.onnx"
-    if path.exists() and _sha256(path) == variant.sha256:
+    if version.weights_dropped_at is not None:
+        raise ModelWeightsDropped(f"The files of model version {number} were dropped.", number=number)
+    if version.weights_key is None:
+        raise ModelVariantUnavailable(f"Model version {number} has no weights to train from.", number=number)
+    path = directory / f"{version.weights_sha256}{WEIGHTS}"
+    return _fetch(storage, version.weights_key, version.weights_sha256, number=number, path=path)
+
+
+def _fetch(storage: Storage, key: str | None, sha256: str | None, *, number: int, path: Path) -> Path:
+    if key is None or sha256 is None:
+        raise Fault(f"The record of model version {number} names no file.", number=number)
+    if path.exists() and sha256_of(path) == sha256:
         return path
-    directory.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=directory, suffix=".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
     os.close(descriptor)
     try:
-        storage.get_to_file(variant.key, Path(partial))
-        if _sha256(Path(partial)) != variant.sha256:
-            raise Fault(f"The stored file of model version {number} does not have its recorded hash.", key=variant.key)
+        storage.get_to_file(key, Path(partial))
+        if sha256_of(Path(partial)) != sha256:
+            raise Fault(f"The stored file of model version {number} does not have its recorded hash.", key=key)
         # Renamed when whole: another process sees a complete file or none.
         Path(partial).replace(path)
     finally:
         Path(partial).unlink(missing_ok=True)
     return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import insert, select, text
 
 from defectoscope.database import DatasetRevision, ModelVariant, ModelVersion, Promotion, TrainingRun
-from defectoscope.errors import Fault, ModelNotReady, ModelVersionNotFound
+from defectoscope.errors import Fault, ModelNotReady, ModelVariantUnavailable, ModelVersionNotFound
 from defectoscope.registry import (
     VariantFile,
     fetch_variant,
@@ -163,9 +163,9 @@ def test_what_does_not_exist_is_told_by_name(database, storage, publish_one, tmp
     with pytest.raises(ModelNotReady):
         _champion(database)
     with pytest.raises(ModelVersionNotFound):
-        promote(database=database, number=9, actor="ann", reason="", figures={})
+        promote(database=database, number=9, actor="ann", reason="x", figures={})
     publish_one()
-    with pytest.raises(ModelVersionNotFound, match="no int8 variant"):
+    with pytest.raises(ModelVariantUnavailable, match="no int8 file"):
         fetch_variant(database=database, storage=storage, number=1, precision="int8", directory=tmp_path)
 
 
