@@ -12,6 +12,7 @@ import numpy as np
 
 from api.services import Services
 from defectoscope.database import Image
+from defectoscope.dataset import perceptual_hash
 from defectoscope.errors import CallerError, ImageTooLarge, LabelSizeMismatch
 from defectoscope.inspection.images import ImageFacts, register_images, register_label
 from defectoscope.inspection.queries import list_images, view_image
@@ -33,11 +34,12 @@ _THREADS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledPair:
-    """An image and its ground-truth mask, by address."""
+    """An image and its ground-truth mask, by address, and the part that the image shows, if known."""
 
     name: str
     image_uri: str
     label_uri: str
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +122,7 @@ def _look_at(services: Services, pair: LabelledPair) -> _PairFacts | CallerError
     try:
         with services.decode_slots:
             image_bytes = _fetch(services, pair.image_uri)
-            image = _store_image(services, image_bytes, source_uri=pair.image_uri)
+            image = _store_image(services, image_bytes, source_uri=pair.image_uri, part=pair.part)
             del image_bytes
             label_bytes = _fetch(services, pair.label_uri)
             class_mask = decode_label(label_bytes, limits=services.limits)
@@ -156,7 +158,7 @@ def _fetch(services: Services, uri: str) -> bytes:
     return storage.get(address.key, if_match=info.etag)
 
 
-def _store_image(services: Services, data: bytes, *, source_uri: str | None) -> ImageFacts:
+def _store_image(services: Services, data: bytes, *, source_uri: str | None, part: str | None = None) -> ImageFacts:
     """Decode an image and store it under its content hash; the address there stands in for a missing source."""
     decoded = decode_image(data, limits=services.limits)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -173,4 +175,6 @@ def _store_image(services: Services, data: bytes, *, source_uri: str | None) -> 
         format=decoded.format,
         source_mode=decoded.source_mode,
         source_uri=source_uri or services.uri(key),
+        part_id=part,
+        perceptual_hash=perceptual_hash(decoded.pixels),
     )

@@ -9,29 +9,34 @@ from fastapi import APIRouter, Path, Response
 from api.access import AccessScope, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import Page
-from api.schemas.datasets import DatasetIn, DatasetOut, DatasetReference
+from api.schemas.datasets import CreatedDatasetOut, DatasetIn, DatasetItemOut, DatasetOut, DatasetReference
 from api.services import Parts
 from defectoscope.dataset import create_revision, find_revision
-from defectoscope.dataset.queries import list_revisions
+from defectoscope.dataset.queries import list_items, list_revisions
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+Reference = Annotated[DatasetReference, Path(description="name or name@number", examples=["steel"])]
 
 
 @router.post(
     "",
     status_code=201,
-    responses={200: {"model": DatasetOut, "description": "The set is unchanged: this is the revision it is."}},
+    responses={200: {"model": CreatedDatasetOut, "description": "The set is unchanged: this is the revision it is."}},
     **requires(AccessScope.TRAINER),
 )
-def create(services: Parts, wanted: DatasetIn, response: Response) -> DatasetOut:
-    """Make a revision of a dataset."""
-    with services.database.transaction() as session:
-        latest = list_revisions(session, name=wanted.name, limit=1)
-    revision = create_revision(
-        database=services.database, storage=services.storage, name=wanted.name, entries=wanted.to_entries()
+def create(services: Parts, wanted: DatasetIn, response: Response) -> CreatedDatasetOut:
+    """Make a revision of a dataset. The server decides on the sides of the split and tells where it had to differ."""
+    created = create_revision(
+        database=services.database,
+        storage=services.storage,
+        name=wanted.name,
+        entries=wanted.to_entries(),
+        extends=wanted.extends,
+        val_fraction=wanted.val_fraction,
     )
-    response.status_code = 200 if latest and revision.number <= latest[0].number else 201
-    return DatasetOut.of(revision)
+    response.status_code = 201 if created.is_new else 200
+    return CreatedDatasetOut.of_created(created)
 
 
 @router.get("", **requires(AccessScope.VIEWER))
@@ -44,9 +49,17 @@ def read_datasets(services: Parts, cursor: Cursor = None, limit: Limit = 50) -> 
 
 
 @router.get("/{reference}", **requires(AccessScope.VIEWER))
-def read_dataset(
-    services: Parts, reference: Annotated[DatasetReference, Path(description="name or name@number", examples=["steel"])]
-) -> DatasetOut:
+def read_dataset(services: Parts, reference: Reference) -> DatasetOut:
     """Show one revision; a name alone means its latest."""
     with services.database.transaction() as session:
         return DatasetOut.of(find_revision(session, reference))
+
+
+@router.get("/{reference}/items", **requires(AccessScope.VIEWER))
+def read_items(services: Parts, reference: Reference, cursor: Cursor = None, limit: Limit = 50) -> Page[DatasetItemOut]:
+    """List the labelled images of a revision, with addresses of both files."""
+    with services.database.transaction() as session:
+        revision = find_revision(session, reference)
+        rows = list_items(session, revision.id, after=last_id(cursor) or 0, limit=limit + 1)
+    page, next_cursor = cut(rows, limit, lambda item: item.image.image_id)
+    return Page(items=[DatasetItemOut.of(item, services) for item in page], next_cursor=next_cursor)

@@ -14,16 +14,24 @@ class LabelIn(Body):
     """An image and its mask, by address."""
 
     model_config = shows(
-        {"name": "a.png", "image_uri": "s3://line-3/images/a.png", "label_uri": "s3://line-3/labels/a.png"}
+        {
+            "name": "a.png",
+            "image_uri": "s3://line-3/images/a.png",
+            "label_uri": "s3://line-3/labels/a.png",
+            "part": "tile-55",
+        }
     )
 
     name: Text
     image_uri: Uri
     label_uri: Uri
+    part: Text | None = Field(
+        None, description="the part or place it shows: images of one part are never on both sides of a split"
+    )
 
     def to_pair(self) -> LabelledPair:
         """Return the pair as the use case wants it."""
-        return LabelledPair(name=self.name, image_uri=self.image_uri, label_uri=self.label_uri)
+        return LabelledPair(name=self.name, image_uri=self.image_uri, label_uri=self.label_uri, part=self.part)
 
 
 class LabelsIn(Body):

@@ -9,7 +9,15 @@ from urllib.parse import quote
 
 from defectoscope.client.pages import each
 from defectoscope.client.transport import Transport
-from defectoscope.client.wire import Dataset, DatasetEntry, LabelEntry, RegisteredLabel, TrainingRun
+from defectoscope.client.wire import (
+    CreatedDataset,
+    Dataset,
+    DatasetEntry,
+    DatasetItem,
+    LabelEntry,
+    RegisteredLabel,
+    TrainingRun,
+)
 
 #: For requests whose every entry the server looks at before it answers.
 _LONG_S = 300.0
@@ -39,12 +47,20 @@ class DatasetCalls:
 
     transport: Transport
 
-    def create(self, name: str, entries: Sequence[DatasetEntry]) -> Dataset:
-        """Record a revision; the same set as the latest one gives that one again."""
-        body = {"name": name, "entries": list(entries)}
-        return cast(
-            "Dataset", self.transport.call("POST", "/v1/datasets", json=body, repeatable=True, timeout_s=_LONG_S)
-        )
+    def create(
+        self, name: str, entries: Sequence[DatasetEntry], *, extends: bool = False, val_fraction: float = 0.2
+    ) -> CreatedDataset:
+        """Record a revision; the same set as an earlier one gives that one again.
+
+        Args:
+            name: of the dataset.
+            entries: its labels; at most 50 000 at once.
+            extends: whether what the latest revision has stays in.
+            val_fraction: share of validation that is aimed at where an entry wishes no side.
+        """
+        body = {"name": name, "extends": extends, "val_fraction": val_fraction, "entries": list(entries)}
+        answer = self.transport.call("POST", "/v1/datasets", json=body, repeatable=True, timeout_s=_LONG_S)
+        return cast("CreatedDataset", answer)
 
     def list(self, *, limit: int | None = None) -> Iterator[Dataset]:
         """Yield dataset revisions, newest first."""
@@ -53,6 +69,10 @@ class DatasetCalls:
     def get(self, reference: str) -> Dataset:
         """Return a revision by ``name`` (the latest) or ``name@number``."""
         return cast("Dataset", self.transport.call("GET", f"/v1/datasets/{quote(reference, safe='@')}"))
+
+    def items(self, reference: str, *, limit: int | None = None) -> Iterator[DatasetItem]:
+        """Yield the labelled images of a revision, with addresses that are good for an hour."""
+        return each(self.transport, f"/v1/datasets/{quote(reference, safe='@')}/items", limit=limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,11 +194,12 @@ class JobOptions(TypedDict, total=False):
 
 
 class LabelEntry(TypedDict):
-    """A label to register with its image."""
+    """A label to register with its image, and the part that the image shows, if known."""
 
     name: str
     image_uri: str
     label_uri: str
+    part: NotRequired[str | None]
 
 
 class RegisteredLabel(TypedDict):
@@ -211,11 +212,12 @@ class RegisteredLabel(TypedDict):
 
 
 class DatasetEntry(TypedDict):
-    """One label as a member of a dataset revision."""
+    """One label as a member of a dataset revision; without a split the server decides."""
 
     label_id: int
     name: str
-    split: str
+    split: NotRequired[str | None]
+    part: NotRequired[str | None]
 
 
 class Dataset(TypedDict):
@@ -228,7 +230,37 @@ class Dataset(TypedDict):
     sha256: str
     train_count: int
     val_count: int
+    groups: int
     created_at: str
+
+
+class Move(TypedDict):
+    """An image that is not where, or not what, was asked."""
+
+    name: str
+    split: str
+    code: str
+    message: str
+
+
+class CreatedDataset(Dataset):
+    """A dataset revision as it was made, and what its maker may not have expected."""
+
+    moves: list[Move]
+
+
+class DatasetItem(TypedDict):
+    """A labelled image of a revision; the addresses can be read for an hour."""
+
+    name: str
+    split: str
+    group: str
+    width: int
+    height: int
+    image_sha256: str
+    label_sha256: str
+    image_url: str
+    label_url: str
 
 
 class EpochMetrics(TypedDict):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import BigInteger, String, and_, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -14,7 +15,12 @@ from defectoscope.database import Image, Label
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFacts:
-    """An image that was decoded. Sizes in pixels, upright."""
+    """An image that was decoded. Sizes in pixels, upright.
+
+    Attributes:
+        part_id: the part or place it shows, if known.
+        perceptual_hash: 64 bits, signed, if it was computed.
+    """
 
     sha256: str
     key: str
@@ -24,32 +30,42 @@ class ImageFacts:
     format: str
     source_mode: str
     source_uri: str
+    part_id: str | None = None
+    perceptual_hash: int | None = None
 
 
 def register_images(session: Session, facts: Iterable[ImageFacts]) -> dict[str, int]:
-    """Write images that are not known yet.
+    """Write images that are not known yet, and what is not known yet of those that are: their part and their hash.
 
     Returns:
         Content hash to image id.
     """
-    rows = {
-        image.sha256: {
-            "sha256": image.sha256,
-            "key": image.key,
-            "size_bytes": image.size_bytes,
-            "width": image.width,
-            "height": image.height,
-            "format": image.format,
-            "source_mode": image.source_mode,
-            "source_uri": image.source_uri,
-        }
-        for image in facts
-    }
-    if not rows:
-        return {}
     # In one order everywhere: two chunks that share images can then wait for each other but never deadlock.
-    session.execute(insert(Image).on_conflict_do_nothing(), [rows[sha256] for sha256 in sorted(rows)])
-    return dict(session.execute(select(Image.sha256, Image.id).where(Image.sha256.in_(rows))).all())
+    images = sorted({image.sha256: image for image in facts}.values(), key=lambda image: image.sha256)
+    if not images:
+        return {}
+    session.execute(insert(Image).on_conflict_do_nothing(), [dataclasses.asdict(image) for image in images])
+    told = [image for image in images if image.part_id is not None or image.perceptual_hash is not None]
+    if told:
+        part, perceptual_hash = bindparam("part", type_=String), bindparam("perceptual", type_=BigInteger)
+        # The connection's: many rows at once, in their order.
+        session.connection().execute(
+            update(Image)
+            .where(Image.sha256 == bindparam("content"))
+            .where(
+                or_(
+                    and_(Image.part_id.is_(None), part.is_not(None)),
+                    and_(Image.perceptual_hash.is_(None), perceptual_hash.is_not(None)),
+                )
+            )
+            .values(
+                part_id=func.coalesce(Image.part_id, part),
+                perceptual_hash=func.coalesce(Image.perceptual_hash, perceptual_hash),
+            ),
+            [{"content": image.sha256, "part": image.part_id, "perceptual": image.perceptual_hash} for image in told],
+        )
+    hashes = [image.sha256 for image in images]
+    return dict(session.execute(select(Image.sha256, Image.id).where(Image.sha256.in_(hashes))).all())
 
 
 def register_label(

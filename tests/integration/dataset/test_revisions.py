@@ -49,7 +49,7 @@ def store(database):
     storage = open_memory()
     return lambda entries, name="parts": create_revision(
         database=database, storage=storage, name=name, entries=entries
-    ), storage
+    ).revision, storage
 
 
 def _entry(labelled, number, split=Split.TRAIN, *, name=None):
@@ -109,7 +109,7 @@ def test_images_of_one_name_keep_their_own_labels(database, labelled, store):
         pytest.param([(0, Split.TRAIN), (1, Split.TRAIN)], "val", id="no-validation-side"),
         pytest.param([(0, Split.VAL)], "train", id="no-training-side"),
         pytest.param([], "train", id="empty"),
-        pytest.param([(0, Split.TRAIN), (6, Split.VAL)], "both sides", id="image-on-both-sides"),
+        pytest.param([(0, Split.TRAIN), (6, Split.VAL)], "train", id="one-image-with-two-labels"),
     ],
 )
 def test_a_set_that_cannot_be_trained_on_is_refused(labelled, store, numbers, word):

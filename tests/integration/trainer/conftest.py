@@ -69,7 +69,7 @@ def revision(database, storage):
             )
             for number in range(9)
         ]
-    return create_revision(database=database, storage=storage, name="parts", entries=entries)
+    return create_revision(database=database, storage=storage, name="parts", entries=entries).revision
 
 
 @dataclass(frozen=True, kw_only=True)
