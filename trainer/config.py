@@ -15,6 +15,8 @@ from defectoscope.errors import InvalidRequest
 #: Encoders halve the image five times, so that a side must be a multiple of two to the fifth.
 _SIDE_MULTIPLE_PX = 32
 
+#: Weight of a class in the loss. Beyond some hundreds a single mislabelled pixel outweighs a whole picture.
+ClassWeight = Annotated[float, Field(gt=0, le=1000)]
 Side = Annotated[int, Field(ge=2 * _SIDE_MULTIPLE_PX, le=2048, multiple_of=_SIDE_MULTIPLE_PX)]
 
 
@@ -29,7 +31,15 @@ class TrainingConfig(BaseModel):
         "imagenet", description="imagenet, the path of a local .safetensors or .pth file, or null for a random start"
     )
     input_size_wh: tuple[Side, Side] = Field((256, 256), description="pixels the network sees, multiples of 32")
-    loss: Literal["cross_entropy", "cross_entropy+dice"] = Field("cross_entropy", description="what is minimised")
+    start: Literal["scratch", "champion"] = Field(
+        "scratch", description="champion: from the weights of the version in service, where they fit the network"
+    )
+    loss: Literal["cross_entropy", "cross_entropy+dice", "focal", "focal+dice"] = Field(
+        "cross_entropy", description="what is minimised; focal and dice help where defects are small or rare"
+    )
+    class_weights: Literal["none", "balanced"] | tuple[ClassWeight, ClassWeight] = Field(
+        "none", description="of background and defect in the loss; balanced: from the pixels of the training labels"
+    )
     optimizer: Literal["adam"] = Field("adam", description="how it is minimised")
     learning_rate: float = Field(1e-4, gt=0, le=1, description="constant, or the peak of the one-cycle schedule")
     schedule: Literal["constant", "one_cycle"] = Field("constant", description="how the learning rate changes")
@@ -38,15 +48,42 @@ class TrainingConfig(BaseModel):
         0, ge=0, le=1, description="share of the epochs, the first ones, trained at half the input size for speed"
     )
     batch_size: int = Field(8, ge=2, le=1024, description="images in a step; batch normalisation needs two")
-    augmentation: Literal["none", "flips"] = Field("none", description="flips: mirrored both ways, at random")
-    autocast: Literal["auto", "bf16", "off"] = Field(
-        "auto", description="auto: bf16 arithmetic where the processor has it, else fp32"
+    augmentation: Literal["none", "flips", "standard"] = Field(
+        "none", description="flips: mirrored both ways; standard: also turned, moved, lit, blurred; at random"
+    )
+    autocast: Literal["auto", "bf16", "fp16", "off"] = Field(
+        "auto",
+        description="auto: bf16 arithmetic where the hardware has it, else fp16 on a GPU with tensor cores, else fp32",
     )
     channels_last: bool = Field(default=True, description="memory layout that convolutions prefer")
+    devices: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
+        1, description="GPUs that share each batch; auto: as many as there are and as the batch can be divided among"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="epochs without a better one on validation after which training stops; null: never"
+    )
     time_budget_s: float | None = Field(None, gt=0, description="no epoch is begun that would end later than this")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="start of every random choice")
     threshold: float = Field(0.5, gt=0, lt=1, description="defect probability from which a pixel counts as defect")
     min_area_px: int = Field(16, ge=0, description="smaller regions are dropped, pixels of the original image")
+    escape_cost: float | None = Field(
+        None, gt=0, description="cost of a defective part that passes, in any unit; null: no costs are known"
+    )
+    false_call_cost: float | None = Field(
+        None, gt=0, description="cost of a good part that is called defective, in the same unit"
+    )
+
+    @model_validator(mode="after")
+    def _costs_come_together(self) -> TrainingConfig:
+        if (self.escape_cost is None) != (self.false_call_cost is None):
+            raise ValueError("escape_cost and false_call_cost are given together, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> TrainingConfig:
+        if self.devices != "auto" and (self.batch_size % self.devices or self.batch_size < 2 * self.devices):
+            raise ValueError("batch_size has to be a multiple of devices and leave each at least two images")
+        return self
 
     @model_validator(mode="after")
     def _halves_fit(self) -> TrainingConfig:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from safetensors import SafetensorError
 
-from defectoscope.errors import TrainingFailed
+from defectoscope.errors import DiskFull, TrainingFailed
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -16,6 +19,7 @@ def named_failures() -> Iterator[None]:
     """Translate failures of the machine.
 
     Raises:
+        DiskFull: a file could not be written because nothing is left of the disk or of its quota.
         TrainingFailed: the GPU's memory is too small, or a file could not be read or written.
     """
     try:
@@ -25,5 +29,14 @@ def named_failures() -> Iterator[None]:
             "The GPU has too little memory for this recipe; a smaller batch or input size helps."
         ) from exc
     except (OSError, SafetensorError) as exc:
+        if is_disk_full(exc):
+            raise DiskFull("The disk of the trainer's work directory is full; free some of it.") from exc
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise TrainingFailed(f"A file of the training could not be read or written: {reason}.") from exc
+
+
+def is_disk_full(failure: OSError | SafetensorError) -> bool:
+    """Say whether a file could not be written for want of room; safetensors tells the number in its sentence only."""
+    if isinstance(failure, OSError):
+        return failure.errno in _NO_ROOM
+    return any(f"(os error {number})" in str(failure) for number in _NO_ROOM)

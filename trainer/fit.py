@@ -2,40 +2,29 @@
 
 Validation during training is scored at the network's input size, without the minimum area: it compares epochs, and the
 labels are in memory at that size. The figures a version is judged by come from `trainer.evaluate`, at each image's own
-resolution. Weights are kept as safetensors: reading them back can run no code.
+resolution. Weights and checkpoints are safetensors: reading them back can run no code.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pytorch_lightning as lightning
 import structlog
 import torch
-from pytorch_lightning.utilities.exceptions import SIGTERMException
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
-from torch.nn.functional import avg_pool2d
-from torch.utils.data import DataLoader
 
-from defectoscope.errors import TrainingFailed, TrainingInterrupted
-from defectoscope.segmentation import PixelCounts, count_pixels
-from defectoscope.segmentation.segment import find_lowest_level
 from trainer.arrays import SampleSet
+from trainer.checkpoint import Checkpoint, Checkpoints, Progress, fingerprint_of, read_checkpoint, restore_network
 from trainer.config import TrainingConfig
-from trainer.hardware import gains_from_bf16
-from trainer.losses import segmentation_loss
-from trainer.network import Normalise
-from trainer.pace import Pace, learning_rate_part
-from trainer.served import to_levels
+from trainer.distributed import run_epochs_among_processes
+from trainer.epochs import run_epochs
+from trainer.hardware import Arithmetic, choose_arithmetic, count_devices
+from trainer.losses import balanced_weights
+from trainer.plan import BEST_NAME, Plan
+from trainer.weights import save_weights
 
 log = structlog.get_logger(__name__)
 
@@ -44,27 +33,36 @@ OnEpoch = Callable[[int, dict[str, float]], None]
 #: Raises when the training has to stop now.
 Check = Callable[[], None]
 
-_Batch = tuple[torch.Tensor, torch.Tensor]
-_READING_WORKERS = 2
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitOutcome:
     """How a training went.
 
     Attributes:
-        epochs_run: epochs trained.
+        epochs_run: epochs trained, those before a resumption included.
+        resumed_after: epochs that were in the checkpoint; 0 without one.
         best_epoch: the one whose weights the network now has, from 1.
         best: its figures.
         stopped_by_budget: whether the time budget left out epochs of the recipe.
-        autocast: arithmetic of the training: "bf16", or "off" for fp32.
+        stopped_early: whether training ended because no epoch was better for as many as the recipe allows.
+        autocast: arithmetic of the training: "bf16", "fp16", or "off" for fp32.
+        class_weights: of background and defect in the loss; None where they weigh alike.
+        devices: how many shared each batch.
+        epochs_s: time of all epochs, those before a resumption included.
+        weights_path: the best weights, a file of `trainer.weights.save_weights`.
     """
 
     epochs_run: int
+    resumed_after: int
     best_epoch: int
     best: dict[str, float]
     stopped_by_budget: bool
-    autocast: str
+    stopped_early: bool
+    autocast: Arithmetic
+    class_weights: tuple[float, float] | None
+    devices: int
+    epochs_s: float
+    weights_path: Path
 
 
 def fit(
@@ -77,223 +75,125 @@ def fit(
     work_dir: Path,
     on_epoch: OnEpoch,
     check: Check,
+    checkpoints: Checkpoints | None = None,
+    resume_from: Path | None = None,
 ) -> FitOutcome:
     """Train a network and leave it with the weights of its best epoch, in eval mode on the CPU.
 
+    A resumed training goes on as the interrupted one would have: on a CPU to the same bits. An epoch is reported before
+    its checkpoint is kept, so that a training killed in between reports it twice, and never not at all.
+
     Args:
-        network: (N, 3, h, w) normalised float32 to (N, 2, h, w) logits.
+        network: the recipe's, as `trainer.network` builds it: (N, 3, h, w) normalised float32 to (N, 2, h, w) logits.
+            Where a training is resumed its weights do not matter.
         train: at least two images.
         val: at least one image.
         config: the recipe.
-        device: where to compute.
-        work_dir: where the best weights are kept meanwhile.
+        device: where to compute; several GPUs where the recipe says so.
+        work_dir: where the best weights and the checkpoint are kept meanwhile.
         on_epoch: told the figures of each epoch.
         check: asked after each step whether to stop; it raises what it means.
+        checkpoints: given the file of each epoch; None to write none.
+        resume_from: such a file, to go on from. One that has all epochs gives the best weights at once.
 
     Raises:
-        TrainingFailed: the loss is not a number any more.
+        CheckpointInvalid: that file is damaged or of another training; nothing was trained, and the caller may start
+            afresh with a newly built network.
+        InvalidRequest: the recipe's arithmetic does not go with the device.
+        ProviderUnavailable: the recipe demands more GPUs than there are.
+        TrainingFailed: the loss is not a number any more, or a process of several was lost.
         TrainingInterrupted: the process was told to stop.
+        OSError, SafetensorError: a file could not be written; `trainer.failures` gives them a name.
     """
-    bf16 = config.autocast == "bf16" or (config.autocast == "auto" and gains_from_bf16(device))
-    loader = _training_loader(train, batch_size=config.batch_size, seed=config.seed)
-    pace = Pace(
-        epochs=config.epochs,
-        steps_per_epoch=len(loader),
-        half_size_share=config.half_size_share,
-        time_budget_s=config.time_budget_s,
-    )
-    task = _Task(network, config=config, pace=pace, best_path=work_dir / "best.safetensors", on_epoch=on_epoch)
-    if config.channels_last:
-        network.to(memory_format=torch.channels_last)
-    with _quiet_lightning():
-        trainer = lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            precision="bf16-mixed" if bf16 else "32-true",
-            max_epochs=config.epochs,
-            callbacks=[_Checks(check)],
-            default_root_dir=work_dir,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
+    plan = _plan(train, val, config=config, device=device, work_dir=work_dir, keeps_checkpoints=checkpoints is not None)
+    resume = None
+    if resume_from is not None:
+        resume = read_checkpoint(resume_from, fingerprint=plan.fingerprint)
+        restore_network(network, resume.network)
+        save_weights(resume.best, work_dir / BEST_NAME, config=config)
+        log.info("training.resumed", after_epoch=resume.progress.epochs_run)
+    reporter = _Caller(on_epoch=on_epoch, check=check, checkpoints=checkpoints)
+    if resume and _is_over(plan, resume):
+        progress = resume.progress
+    elif plan.world > 1:
+        progress = run_epochs_among_processes(
+            network, plan=plan, train=train, val=val, reporter=reporter, resume_from=resume_from
         )
-        try:
-            trainer.fit(task, loader, _loader(val, batch_size=config.batch_size))
-        except SIGTERMException as exc:
-            # Lightning notices the signal too; whichever is first, the run ends by the same name.
-            raise TrainingInterrupted from exc
-    network.load_state_dict(load_file(task.best_path, device="cpu"))
+    else:
+        progress = run_epochs(network, plan=plan, train=train, val=val, reporter=reporter, resume=resume)
+    network.load_state_dict(load_file(work_dir / BEST_NAME, device="cpu"))
     network.to("cpu").eval()
+    return _outcome(plan, progress, resumed_after=resume.progress.epochs_run if resume else 0)
+
+
+class _Caller:
+    """Passes on what a training reports."""
+
+    def __init__(self, *, on_epoch: OnEpoch, check: Check, checkpoints: Checkpoints | None) -> None:
+        self.epoch = on_epoch
+        self.check = check
+        self._checkpoints = checkpoints
+
+    def checkpoint(self, path: Path, epoch: int) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(path, epoch)
+
+
+def _plan(
+    train: SampleSet,
+    val: SampleSet,
+    *,
+    config: TrainingConfig,
+    device: torch.device,
+    work_dir: Path,
+    keeps_checkpoints: bool,
+) -> Plan:
+    class_weights: tuple[float, float] | None = None
+    if config.class_weights == "balanced":
+        class_weights = balanced_weights(background_px=train.background_px, defect_px=train.defect_px)
+    elif config.class_weights != "none":
+        class_weights = config.class_weights
+    return Plan(
+        config=config,
+        device_type=device.type,
+        arithmetic=choose_arithmetic(config.autocast, device),
+        class_weights=class_weights,
+        work_dir=work_dir,
+        keeps_checkpoints=keeps_checkpoints,
+        fingerprint=fingerprint_of(
+            config.to_json(),
+            train_images=len(train),
+            train_background_px=train.background_px,
+            train_defect_px=train.defect_px,
+            val_images=len(val),
+            val_background_px=val.background_px,
+            val_defect_px=val.defect_px,
+        ),
+        world=count_devices(
+            config.devices, device, batch_size=config.batch_size, train_count=len(train), val_count=len(val)
+        ),
+    )
+
+
+def _is_over(plan: Plan, checkpoint: Checkpoint) -> bool:
+    pace = plan.pace(steps_per_epoch=1)
+    pace.restore(checkpoint.progress.pace)
+    return plan.is_over(pace, checkpoint.progress)
+
+
+def _outcome(plan: Plan, progress: Progress, *, resumed_after: int) -> FitOutcome:
+    pace = plan.pace(steps_per_epoch=1)
+    pace.restore(progress.pace)
     return FitOutcome(
-        epochs_run=task.epochs_run,
-        best_epoch=task.best_epoch,
-        best=task.best,
+        epochs_run=progress.epochs_run,
+        resumed_after=resumed_after,
+        best_epoch=progress.best_epoch,
+        best=progress.best,
         stopped_by_budget=pace.is_cut_short,
-        autocast="bf16" if bf16 else "off",
+        stopped_early=not pace.is_over and plan.has_lost_patience(progress),
+        autocast=plan.arithmetic,
+        class_weights=plan.class_weights,
+        devices=plan.world,
+        epochs_s=pace.elapsed_s,
+        weights_path=plan.work_dir / BEST_NAME,
     )
-
-
-class _Task(lightning.LightningModule):
-    """One training: loss, learning rate, validation counts, and the best epoch so far."""
-
-    def __init__(
-        self, network: nn.Module, *, config: TrainingConfig, pace: Pace, best_path: Path, on_epoch: OnEpoch
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.normalise = Normalise()
-        self.best_path = best_path
-        self.best_epoch = 0
-        self.best: dict[str, float] = {}
-        self.epochs_run = 0
-        self._config = config
-        self._pace = pace
-        self._on_epoch = on_epoch
-        self._lowest_level = find_lowest_level(config.threshold)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._began_at = time.monotonic()
-        self._train_s = 0.0
-        self._train_losses: list[float] = []
-        self._val_losses: list[float] = []
-        self._images = 0
-        self._learning_rate = 0.0
-        self._counts = PixelCounts(0, 0, 0, 0)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.network.parameters(), lr=self._config.learning_rate)
-
-    def on_train_epoch_start(self) -> None:
-        self._reset()
-
-    def on_train_batch_start(self, batch: _Batch, batch_idx: int) -> None:
-        del batch, batch_idx
-        part = learning_rate_part(self._config.schedule, self._pace.step())
-        self._learning_rate = self._config.learning_rate * part
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self._learning_rate
-
-    def training_step(self, batch: _Batch, batch_idx: int) -> torch.Tensor:
-        images, class_mask = batch
-        inputs = self.normalise(images)
-        if self._pace.is_half_size:
-            inputs, class_mask = avg_pool2d(inputs, 2), class_mask[:, ::2, ::2]
-        loss = segmentation_loss(self._logits(inputs), class_mask, kind=self._config.loss)
-        value = float(loss.detach())
-        if not torch.isfinite(loss.detach()):
-            raise TrainingFailed(
-                f"The loss became {value} in step {batch_idx + 1} of epoch {self.current_epoch + 1}; "
-                "a lower learning rate helps most often.",
-                epoch=self.current_epoch + 1,
-                step=batch_idx + 1,
-            )
-        self._train_losses.append(value)
-        self._images += len(images)
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        self._train_s = time.monotonic() - self._began_at
-
-    def validation_step(self, batch: _Batch, batch_idx: int) -> None:
-        del batch_idx
-        images, class_mask = batch
-        logits = self._logits(self.normalise(images))
-        self._val_losses.append(float(segmentation_loss(logits, class_mask, kind=self._config.loss)))
-        levels = to_levels(logits.float()).cpu().numpy()  # (N, h, w)
-        claimed = (levels >= self._lowest_level) * np.uint8(255)
-        for mask, truth in zip(claimed, class_mask.cpu().numpy(), strict=True):
-            self._counts = self._counts + count_pixels(mask, truth)
-
-    def on_validation_epoch_end(self) -> None:
-        seconds = time.monotonic() - self._began_at
-        self.epochs_run += 1
-        figures = {
-            "train_loss": _mean(self._train_losses),
-            "val_loss": _mean(self._val_losses),
-            "val_iou_defect": self._counts.iou_defect,
-            "val_iou_mean": self._counts.iou_mean,
-            "val_dice": self._counts.dice,
-            "learning_rate": self._learning_rate,
-            "seconds": seconds,
-            "images_per_s": self._images / max(self._train_s, 1e-9),
-        }
-        if not self.best or _rank(figures) > _rank(self.best):
-            self.best, self.best_epoch = figures, self.epochs_run
-            weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
-            save_file(weights, self.best_path)
-        self._pace.end_epoch(seconds)
-        self.trainer.should_stop = self._pace.is_over
-        self._on_epoch(self.epochs_run, figures)
-
-    def _logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        if self._config.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        logits: torch.Tensor = self.network(inputs)
-        return logits
-
-
-class _Checks(lightning.Callback):
-    """Asks after each batch whether to stop, so that a stop takes a step and never an epoch."""
-
-    def __init__(self, check: Check) -> None:
-        self._check = check
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self._check()
-
-    def on_validation_batch_end(self, *_: Any) -> None:
-        self._check()
-
-
-def _rank(figures: dict[str, float]) -> tuple[float, float]:
-    """Order epochs by IoU and, where it says nothing (no defect to find yet), by the loss."""
-    return figures["val_iou_defect"], -figures["val_loss"]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def _training_loader(samples: SampleSet, *, batch_size: int, seed: int) -> DataLoader[_Batch]:
-    batch_size = min(batch_size, len(samples))
-    return _loader(
-        samples,
-        batch_size=batch_size,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(seed),
-        # A last batch of one image has a single value per channel after global pooling, and batch normalisation fails.
-        drop_last=len(samples) % batch_size == 1,
-    )
-
-
-def _loader(samples: SampleSet, *, batch_size: int, **options: Any) -> DataLoader[_Batch]:
-    if not samples.in_memory:
-        # Started afresh rather than forked: this process has threads, and a fork copies their locks as they are.
-        options |= {
-            "num_workers": _READING_WORKERS,
-            "multiprocessing_context": "spawn",
-            "persistent_workers": True,
-        }
-    return DataLoader(samples, batch_size=batch_size, **options)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's banners and two of its warnings to itself; every other warning passes."""
-    banners = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    level = banners.level
-    banners.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # Samples lie in memory: reading workers would only copy them between processes.
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            # Lightning 2.6 asks torch 2.15 for a tree's leaves in the older way.
-            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-            # The device was chosen by a setting.
-            warnings.filterwarnings("ignore", message="GPU available but not used")
-            yield
-    finally:
-        banners.setLevel(level)

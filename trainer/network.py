@@ -1,4 +1,4 @@
-"""The network: architecture and encoder from segmentation-models-pytorch, pretrained encoder weights when reachable.
+"""The network: architecture and encoder from segmentation-models-pytorch, and the weights it starts from.
 
 Normalisation is defined here once, for training and for the exported graph. An unreachable weights hub costs a few
 seconds and a warning, never minutes and never the run.
@@ -7,7 +7,7 @@ seconds and a warning, never minutes and never the run.
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import huggingface_hub
@@ -22,6 +22,7 @@ from torch import nn
 
 from defectoscope.errors import EncoderWeightsInvalid, EncoderWeightsUnavailable, InvalidRequest
 from trainer.config import TrainingConfig
+from trainer.weights import try_to_load
 
 log = structlog.get_logger(__name__)
 
@@ -56,27 +57,63 @@ class Normalise(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltNetwork:
-    """A network and where its encoder's weights came from: "imagenet", "random", or the name of a local file."""
+    """A network and where its weights came from.
+
+    Attributes:
+        network: to be trained.
+        encoder_weights_used: "imagenet", "random", the name of a local file, or "champion" where the whole network
+            goes on from the version in service.
+        start_note: why a network that was to start from the champion does not, in a sentence; else None.
+    """
 
     network: nn.Module
     encoder_weights_used: str
+    start_note: str | None = None
 
 
-def build_network(config: TrainingConfig, *, hub_timeout_s: float = HUB_TIMEOUT_S) -> BuiltNetwork:
-    """Build the network of a recipe; without its pretrained weights when they cannot be had, and say so.
+def build_network(
+    config: TrainingConfig, *, initial_weights: Path | None = None, hub_timeout_s: float = HUB_TIMEOUT_S
+) -> BuiltNetwork:
+    """Build the network of a recipe; without the weights it was to start from when they cannot be had, and say so.
 
     Args:
         config: the recipe.
+        initial_weights: the champion's weights, as `trainer.weights.save_weights` writes them; looked at only where
+            the recipe starts from the champion. Weights of another architecture or encoder are not used: the network
+            then starts as if from scratch, and the note says why.
         hub_timeout_s: how long the weights hub may take to answer.
 
     Raises:
         InvalidRequest: the architecture or encoder does not exist, or they do not go together.
-        EncoderWeightsInvalid: the local weights file does not fit the encoder.
+        EncoderWeightsInvalid: the local weights file does not fit the encoder, or the champion's is damaged.
     """
+    if config.start == "scratch":
+        return _build_from_scratch(config, hub_timeout_s=hub_timeout_s)
+    reason: str | None = "no weights of it are kept"
+    if initial_weights is not None:
+        network = create_network(config)
+        reason = try_to_load(network, initial_weights, config=config)
+        if reason is None:
+            return BuiltNetwork(network=network, encoder_weights_used="champion")
+    note = f"The network does not start from the champion: {reason}."
+    log.warning("champion_weights.not_used", reason=reason, consequence="the network starts from scratch")
+    return replace(_build_from_scratch(config, hub_timeout_s=hub_timeout_s), start_note=note)
+
+
+def create_network(config: TrainingConfig) -> nn.Module:
+    """Create the network of a recipe with random weights; no hub is asked and no file is read.
+
+    Raises:
+        InvalidRequest: the architecture or encoder does not exist, or they do not go together.
+    """
+    return _create(config, weights=None)
+
+
+def _build_from_scratch(config: TrainingConfig, *, hub_timeout_s: float) -> BuiltNetwork:
     if config.encoder_weights is None:
-        return BuiltNetwork(network=_create(config, weights=None), encoder_weights_used="random")
+        return BuiltNetwork(network=create_network(config), encoder_weights_used="random")
     if config.encoder_weights != "imagenet":
-        network = _create(config, weights=None)
+        network = create_network(config)
         path = Path(config.encoder_weights)
         _load_encoder(network, path)
         return BuiltNetwork(network=network, encoder_weights_used=path.name)
@@ -85,7 +122,7 @@ def build_network(config: TrainingConfig, *, hub_timeout_s: float = HUB_TIMEOUT_
         return BuiltNetwork(network=_create(config, weights="imagenet"), encoder_weights_used="imagenet")
     except EncoderWeightsUnavailable as exc:
         log.warning("encoder_weights.unavailable", reason=exc.message, consequence="the encoder starts at random")
-        return BuiltNetwork(network=_create(config, weights=None), encoder_weights_used="random")
+        return BuiltNetwork(network=create_network(config), encoder_weights_used="random")
 
 
 def _create(config: TrainingConfig, *, weights: str | None) -> nn.Module:

@@ -8,6 +8,7 @@ each epoch, and both run over the epochs that will really come.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 #: Time of an epoch at half size in that of one at full size, measured with the quick recipe on two CPU cores: a quarter
@@ -58,6 +59,33 @@ class Pace:
     def is_half_size(self) -> bool:
         """Whether the present epoch is trained at half size."""
         return self._epochs_done < self._half_size_epochs(self.epochs_expected)
+
+    def to_json(self) -> dict[str, float]:
+        """Return how far it has come, as JSON-ready values; `restore` reads them back."""
+        return {
+            "steps_done": self._steps_done,
+            "epochs_done": self._epochs_done,
+            "elapsed_s": self._elapsed_s,
+            "cost_done": self._cost_done,
+            "epochs_expected": self.epochs_expected,
+        }
+
+    def restore(self, values: Mapping[str, float]) -> None:
+        """Go on from where another pace of the same plan had come.
+
+        Raises:
+            KeyError: a value is missing.
+        """
+        self._steps_done = int(values["steps_done"])
+        self._epochs_done = int(values["epochs_done"])
+        self._elapsed_s = float(values["elapsed_s"])
+        self._cost_done = float(values["cost_done"])
+        self.epochs_expected = int(values["epochs_expected"])
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time of all epochs so far."""
+        return self._elapsed_s
 
     def step(self) -> float:
         """Count a step and return where it lies in the training, from 0 (first) to 1 (last)."""

@@ -39,9 +39,42 @@ def test_fields_change_a_preset():
         pytest.param({"input_size_wh": [100, 64]}, r"input_size_wh\.0: Input should be a multiple of 32", id="side"),
         pytest.param({"input_size_wh": [96, 96], "half_size_share": 0.5}, "multiples of 64", id="half of 96"),
         pytest.param({"learning_rate": float("nan")}, "learning_rate", id="rate that is no number"),
-        pytest.param({"loss": "focal"}, "loss: Input should be", id="loss"),
+        pytest.param({"loss": "hinge"}, "loss: Input should be", id="loss"),
+        pytest.param({"class_weights": [1.0, 0]}, "class_weights.*greater than 0", id="class without weight"),
+        pytest.param({"augmentation": "mixup"}, "augmentation: Input should be", id="augmentation"),
+        pytest.param({"devices": 0}, "devices", id="no devices"),
+        pytest.param({"devices": 3}, "batch_size has to be a multiple of devices", id="batch that does not divide"),
+        pytest.param({"devices": 8}, "leave each at least two images", id="one image for each device"),
+        pytest.param({"patience": 0}, "patience: Input should be greater", id="no patience"),
+        pytest.param({"escape_cost": 5.0}, "given together, or neither", id="one cost only"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_in_one_sentence(values, sentence):
     with pytest.raises(InvalidRequest, match=sentence):
         TrainingConfig.resolve(values)
+
+
+def test_a_recipe_stored_before_there_were_these_fields_means_what_it_meant():
+    later = {"start", "class_weights", "devices", "patience", "escape_cost", "false_call_cost"}
+    stored = {name: value for name, value in TrainingConfig().to_json().items() if name not in later}
+
+    config = TrainingConfig.resolve(stored)
+
+    assert (config.start, config.class_weights, config.devices, config.patience) == ("scratch", "none", 1, None)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({"class_weights": [1.0, 5.0]}, id="weights"),
+        pytest.param({"class_weights": "balanced", "loss": "focal+dice"}, id="balanced focal"),
+        pytest.param({"devices": "auto"}, id="all GPUs"),
+        pytest.param({"devices": 4, "batch_size": 8}, id="four GPUs"),
+        pytest.param({"escape_cost": 100.0, "false_call_cost": 1.0}, id="costs"),
+        pytest.param({"start": "champion", "patience": 5, "autocast": "fp16"}, id="from the champion"),
+    ],
+)
+def test_every_choice_survives_the_row_it_is_stored_in(values):
+    config = TrainingConfig.resolve(values)
+
+    assert TrainingConfig.resolve(config.to_json()) == config

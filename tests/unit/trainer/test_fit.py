@@ -8,36 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from defectoscope.errors import TrainingFailed, TrainingInterrupted
+from defectoscope.errors import InvalidRequest, TrainingFailed, TrainingInterrupted
 from tests.unit.trainer.parts import TINY
-from trainer.arrays import load_samples
-from trainer.build import contract_of
+from tests.unit.trainer.training import fit_parts
 from trainer.config import TrainingConfig
-from trainer.data import read_directory
-from trainer.fit import fit
 from trainer.network import build_network
 
 
-def _fit(parts_dir, tmp_path, *, check=lambda: None, on_epoch=lambda *_: None, network=None, **changes):
-    config = TrainingConfig.resolve({**TINY, "epochs": 2, **changes})
-    torch.manual_seed(config.seed)
-    train, val = load_samples(
-        read_directory(parts_dir),
-        contract=contract_of(config, dataset_revision=None),
-        augmentation=config.augmentation,
-    )
-    network = network or build_network(config).network
-    outcome = fit(
-        network,
-        train=train,
-        val=val,
-        config=config,
-        device=torch.device("cpu"),
-        work_dir=tmp_path,
-        on_epoch=on_epoch,
-        check=check,
-    )
-    return network, outcome
+def _fit(parts_dir, tmp_path, **changes):
+    return fit_parts(parts_dir, tmp_path, **{**TINY, "epochs": 2, **changes})
 
 
 def test_a_network_learns_eight_drawn_parts(tiny_training):
@@ -129,3 +108,64 @@ def test_half_size_epochs_come_first_and_train_too(parts_dir, tmp_path):
     _fit(parts_dir, tmp_path, epochs=2, half_size_share=0.5, on_epoch=epochs.__setitem__)
 
     assert epochs[2]["train_loss"] < epochs[1]["train_loss"]
+
+
+def test_patience_ends_a_training_that_gets_no_better(parts_dir, tmp_path):
+    # At a rate this small nothing changes but the running means, and those soon no more.
+    _, outcome = _fit(parts_dir, tmp_path, epochs=30, learning_rate=1e-12, patience=2)
+
+    assert outcome.stopped_early
+    assert not outcome.stopped_by_budget
+    assert outcome.epochs_run == outcome.best_epoch + 2 < 30
+
+
+def test_a_training_that_ends_by_itself_was_not_stopped_early(parts_dir, tmp_path):
+    _, outcome = _fit(parts_dir, tmp_path, patience=2)
+
+    assert (outcome.epochs_run, outcome.stopped_early) == (2, False)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "focal+dice"])
+def test_every_loss_trains_with_balanced_weights(parts_dir, tmp_path, loss):
+    epochs = {}
+
+    _, outcome = _fit(parts_dir, tmp_path, epochs=3, loss=loss, class_weights="balanced", on_epoch=epochs.__setitem__)
+
+    background, defect = outcome.class_weights
+    assert defect > 1 > background
+    assert epochs[3]["train_loss"] < epochs[1]["train_loss"]
+
+
+def test_the_weights_of_a_recipe_are_taken_as_they_are(parts_dir, tmp_path):
+    _, outcome = _fit(parts_dir, tmp_path, epochs=1, class_weights=[1.0, 7.0])
+
+    assert outcome.class_weights == (1.0, 7.0)
+
+
+def test_fp16_on_a_cpu_is_refused_before_anything_is_trained(parts_dir, tmp_path):
+    epochs = []
+
+    with pytest.raises(InvalidRequest, match="fp16 needs a GPU; on a CPU choose auto, bf16 or off"):
+        _fit(parts_dir, tmp_path, autocast="fp16", on_epoch=lambda *epoch: epochs.append(epoch))
+
+    assert epochs == []
+
+
+def test_a_training_goes_on_from_the_best_weights_of_another(parts_dir, tmp_path):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    _, champion = _fit(parts_dir, tmp_path / "first", epochs=6)
+    config = TrainingConfig.resolve({**TINY, "start": "champion"})
+    network = build_network(config, initial_weights=champion.weights_path).network
+    epochs = {}
+
+    _fit(
+        parts_dir,
+        tmp_path / "second",
+        network=network,
+        start="champion",
+        learning_rate=1e-5,
+        on_epoch=epochs.__setitem__,
+    )
+
+    assert epochs[1]["val_loss"] == pytest.approx(champion.best["val_loss"], rel=0.15)

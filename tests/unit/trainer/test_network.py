@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from defectoscope.errors import EncoderWeightsInvalid, InvalidRequest
 from trainer.config import TrainingConfig
 from trainer.network import Normalise, build_network
+from trainer.weights import copy_weights, save_weights
 
 
 def _config(**changes):
@@ -104,3 +105,76 @@ def test_normalisation_follows_imagenet():
 
     expected = torch.tensor([[[[-2.1179, 2.2489]], [[-2.0357, 2.4286]], [[-1.8044, 2.6400]]]])
     assert torch.allclose(normalised, expected, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def champion(tmp_path_factory):
+    """Weights of a whole network, as a version in service has them."""
+    config = _config(encoder_weights=None)
+    weights = copy_weights(build_network(config).network)
+    path = tmp_path_factory.mktemp("champion") / "weights.safetensors"
+    save_weights(weights, path, config=config)
+    return path, weights
+
+
+def test_a_network_goes_on_from_the_champion_and_asks_no_hub(champion):
+    path, weights = champion
+
+    built = build_network(_config(start="champion", encoder_weights="imagenet"), initial_weights=path)
+
+    loaded = built.network.state_dict()
+    assert (built.encoder_weights_used, built.start_note) == ("champion", None)
+    assert all(torch.equal(value, loaded[name]) for name, value in weights.items())
+
+
+def test_a_network_from_scratch_does_not_look_at_the_champion(champion):
+    path, weights = champion
+
+    built = build_network(_config(encoder_weights=None), initial_weights=path)
+
+    assert built.start_note is None
+    assert not torch.equal(
+        built.network.state_dict()["segmentation_head.0.weight"], weights["segmentation_head.0.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"encoder": "resnet34"}, "of DeepLabV3Plus with resnet18, and the recipe asks for", id="encoder"),
+        pytest.param({"architecture": "Unet"}, "asks for Unet with resnet18", id="architecture"),
+    ],
+)
+def test_a_champion_of_another_network_is_not_used_and_the_note_says_why(champion, changes, reason):
+    path, _ = champion
+
+    with capture_logs() as events:
+        built = build_network(_config(start="champion", encoder_weights=None, **changes), initial_weights=path)
+
+    assert built.encoder_weights_used == "random"
+    assert built.start_note.startswith("The network does not start from the champion: they are")
+    assert reason in built.start_note
+    assert [event["event"] for event in events] == ["champion_weights.not_used"]
+
+
+def test_tensors_without_a_head_are_judged_by_name_and_size(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+
+    built = build_network(_config(start="champion", encoder_weights=None), initial_weights=path)
+
+    assert "their tensors have other names or sizes" in built.start_note
+
+
+def test_where_no_weights_of_the_champion_are_kept_the_note_says_so():
+    built = build_network(_config(start="champion", encoder_weights=None))
+
+    assert built.start_note == "The network does not start from the champion: no weights of it are kept."
+
+
+def test_damaged_weights_of_the_champion_are_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"no tensors")
+
+    with pytest.raises(EncoderWeightsInvalid, match=r"weights\.safetensors cannot be read"):
+        build_network(_config(start="champion", encoder_weights=None), initial_weights=path)

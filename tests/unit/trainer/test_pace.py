@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from trainer.pace import Pace, learning_rate_part
@@ -85,3 +87,22 @@ def test_one_cycle_climbs_and_falls(progress, part):
 
 def test_a_constant_rate_is_constant():
     assert {learning_rate_part("constant", step / 10) for step in range(11)} == {1.0}
+
+
+def test_a_restored_pace_goes_on_as_if_it_had_not_been_interrupted():
+    plan = {"epochs": 12, "steps_per_epoch": 3, "half_size_share": 0.5, "time_budget_s": 70}
+    seconds = {"half": 5.0, "full": 9.0}.get
+    whole, sizes = _run(Pace(**plan), steps=3, seconds=seconds)
+    first = Pace(**plan)
+    for size in sizes[:4]:
+        for _ in range(3):
+            first.step()
+        first.end_epoch(seconds(size))
+
+    second = Pace(**plan)
+    second.restore(json.loads(json.dumps(first.to_json())))
+    progress, rest = _run(second, steps=3, seconds=seconds)
+
+    assert sizes[:4] + rest == sizes
+    assert progress == whole[12:]
+    assert second.is_cut_short
