@@ -8,10 +8,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from defectoscope.connect import decode_limits, open_database, open_input_buckets, open_queue, s3_config
+from defectoscope.connect import decode_limits, gate_rules, open_database, open_input_buckets, open_queue, s3_config
 from defectoscope.database import Database
 from defectoscope.inspection.sources import InputBuckets
 from defectoscope.queue import CeleryQueue
+from defectoscope.registry.gate_rules import GateRules
 from defectoscope.segmentation import DecodeLimits
 from defectoscope.settings import Settings
 from defectoscope.storage import Buckets, S3Uri, Storage, open_s3
@@ -30,6 +31,8 @@ class Services:
         signer: signs requests for the address at which clients reach the server.
         chunk_size: images in a chunk.
         qa_min_iou: pooled defect IoU at which a labelled job passes, unless it says otherwise.
+        gate_rules: what the gate demands of a version, for comparisons.
+        max_model_bytes: largest model file taken for import.
         decode_slots: held while an image is in memory, so that many uploads at once cannot use it up.
     """
 
@@ -43,6 +46,8 @@ class Services:
     limits: DecodeLimits
     chunk_size: int
     qa_min_iou: float
+    gate_rules: GateRules
+    max_model_bytes: int
     decode_slots: BoundedSemaphore
 
     def close(self) -> None:
@@ -74,6 +79,8 @@ def open_services(settings: Settings) -> Services:
         limits=decode_limits(settings),
         chunk_size=settings.inspection.chunk_size,
         qa_min_iou=settings.inspection.qa_min_iou,
+        gate_rules=gate_rules(settings),
+        max_model_bytes=settings.api.max_model_bytes,
         decode_slots=BoundedSemaphore(_DECODED_AT_ONCE),
     )
 

@@ -6,6 +6,7 @@ from defectoscope.database import Database
 from defectoscope.inspection.archives import ArchiveLimits
 from defectoscope.inspection.sources import InputBuckets
 from defectoscope.queue import CeleryQueue, make_celery
+from defectoscope.registry.gate_rules import GateRules
 from defectoscope.segmentation import DecodeLimits
 from defectoscope.settings import Settings, required
 from defectoscope.storage import S3Config, Storage, open_s3
@@ -71,4 +72,15 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
         max_members=settings.inspection.max_archive_members,
         max_member_bytes=settings.inspection.max_image_bytes,
         max_total_bytes=settings.inspection.max_archive_bytes,
+    )
+
+
+def gate_rules(settings: Settings) -> GateRules:
+    """Return what a model version must show to be promoted."""
+    return GateRules(
+        margin=settings.gate.margin,
+        slice_margin=settings.gate.slice_margin,
+        min_groups=settings.gate.min_groups,
+        floor_mean_iou=settings.gate.first_min_iou,
+        floor_pooled_iou=settings.gate.min_pooled_iou,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import available_timezones
 
 from platformdirs import user_cache_path, user_state_path
@@ -113,6 +113,9 @@ class NightSettings(_Section):
     min_new_labels: int = Field(20, ge=1, description="fewer new labels than this, and the night is skipped")
     preset: str = Field("default", description="recipe of the nightly run")
     start: Literal["champion", "scratch"] = Field("champion", description="weights that the nightly run starts from")
+    recipe: dict[str, Any] = Field(
+        default_factory=dict, description='further values of the recipe as JSON, such as {"time_budget_s": 14400}'
+    )
     clock_offset_s: int = Field(0, description="seconds added to the clock, to rehearse a night by day")
 
     @field_validator("timezone")
@@ -128,7 +131,9 @@ class GateSettings(_Section):
 
     margin: float = Field(0.005, ge=0, le=1, description="mean IoU that a challenger may, by chance, be worse")
     slice_margin: float = Field(0.02, ge=0, le=1, description="mean IoU that it may lose on one slice")
-    first_min_iou: float = Field(0.3, ge=0, le=1, description="least mean IoU of a first version")
+    min_groups: int = Field(10, ge=1, description="groups of validation images below which no challenger is judged")
+    first_min_iou: float = Field(0.2, ge=0, le=1, description="least mean IoU per image of a first version")
+    min_pooled_iou: float = Field(0.1, gt=0, le=1, description="least IoU over all pixels of every version")
 
 
 class ApiSettings(_Section):
@@ -141,6 +146,7 @@ class ApiSettings(_Section):
     )
     url: str = Field("http://127.0.0.1:8000", description="base URL that the command line talks to")
     max_upload_bytes: int = Field(256 * 2**20, ge=1, description="largest request body of an image upload, bytes")
+    max_model_bytes: int = Field(2**30, ge=1, description="largest model file taken for import, bytes")
 
 
 class LogSettings(_Section):

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from defectoscope.cli import (
     datasets,
     defects,
+    events,
     images,
     jobs,
     models,
@@ -40,7 +41,7 @@ _ORDER = (
     *("up", "demo"),
     *("jobs", "results", "defects", "images", "predict"),
     *("datasets", "training", "models", "samples"),
-    *("doctor", "settings", "version"),
+    *("events", "doctor", "settings", "version"),
 )
 
 
@@ -63,7 +64,7 @@ app = typer.Typer(
 _RUNNING = "Run it"
 _INSPECTING = "Inspect"
 _LEARNING = "Learn"
-_LOOKING = "Look at this machine"
+_LOOKING = "Look at the installation"
 
 app.command(rich_help_panel=_RUNNING)(up)
 app.command(rich_help_panel=_RUNNING)(demo)
@@ -76,6 +77,7 @@ app.add_typer(datasets.app, name="datasets", rich_help_panel=_LEARNING)
 app.add_typer(training.app, name="training", rich_help_panel=_LEARNING)
 app.add_typer(models.app, name="models", rich_help_panel=_LEARNING)
 app.add_typer(samples.app, name="samples", rich_help_panel=_LEARNING)
+app.add_typer(events.app, name="events", rich_help_panel=_LOOKING)
 app.command(rich_help_panel=_LOOKING)(doctor)
 app.command(rich_help_panel=_LOOKING)(settings)
 app.command(rich_help_panel=_LOOKING)(version)

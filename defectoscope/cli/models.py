@@ -1,12 +1,23 @@
-"""`defectoscope models`: list and show model versions."""
+"""`defectoscope models`: list and show model versions; its other verbs are in the model_*.py files beside this one."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.text import Text
 
+from defectoscope.cli.model_compare import compare
+from defectoscope.cli.model_files import bundle, export
+from defectoscope.cli.model_imports import import_model
+from defectoscope.cli.model_ledger import (
+    Number,
+    describe_action,
+    history,
+    promote,
+    retire,
+    rollback,
+)
 from defectoscope.cli.moments import format_time
 from defectoscope.cli.output import (
     Cell,
@@ -20,7 +31,12 @@ from defectoscope.cli.output import (
 )
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
 
-app = typer.Typer(no_args_is_help=True, help="List and show model versions.")
+app = typer.Typer(
+    no_args_is_help=True, help="Look at model versions, decide which one is in service, bring models in and out."
+)
+
+#: Widest cell of free text; longer text goes on below.
+_TEXT_WIDTH = 60
 
 
 @app.command("list")
@@ -38,19 +54,21 @@ def list_models(limit: LimitOption = 50, as_json: JsonOption = False) -> None:
                 "architecture": "left",
                 "encoder": "left",
                 "input px": "right",
-                "IoU defect": "right",
-                "dataset": "left",
+                "mean IoU": "right",
+                "scored on": "left",
+                "files": "left",
                 "registered": "left",
             },
             [
                 [
                     model["number"],
-                    Text("champion", style="green") if model["is_champion"] else "",
+                    _standing(model),
                     model["architecture"],
                     model["encoder"],
                     _size(model),
-                    f"{model['validation']['pooled']['iou_defect']:.3f}" if model["validation"] else None,
-                    model["dataset"],
+                    f"{model['validation']['mean']['iou_defect']:.3f}" if model["validation"] else None,
+                    model["validated_on"],
+                    _published(model),
                     format_time(model["created_at"]),
                 ]
                 for model in models
@@ -60,59 +78,86 @@ def list_models(limit: LimitOption = 50, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(
-    number: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of the model version.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Show a model version: its contract, its scores, its files."""
+def show(number: Number, as_json: JsonOption = False) -> None:
+    """Show a model version: its contract, its scores, its files, and every decision about it."""
     with open_client() as client:
         model = client.models.get(number)
     if as_json:
         print_json(model)
         return
-    print_title(f"Model {number}", Text("champion", style="green") if model["is_champion"] else "")
+    print_title(f"Model {number}", _standing(model))
     print_facts(_facts(model), indent=2)
-    if model["validation"]:
-        _print_validation(model["validation"])
-    say()
-    print_table(
-        {"variant": "left", "size": "right", "sha256": "left", "parity with the trained network": "left"},
-        [
-            [
-                variant["precision"],
-                format_bytes(variant["size_bytes"]),
-                variant["sha256"][:12] + "…",
-                _parity(variant.get("parity")),
-            ]
-            for variant in model["variants"]
-        ],
-        empty="It has no files.",
-        indent=2,
-    )
+    _print_evaluations(model["evaluations"])
+    _print_variants(model["variants"])
+    _print_ledger(model["ledger"])
+
+
+app.command()(compare)
+app.command()(promote)
+app.command()(rollback)
+app.command()(retire)
+app.command()(history)
+app.command("import")(import_model)
+app.command()(export)
+app.command()(bundle)
+
+
+def describe_figures(figures: dict[str, Any] | None) -> dict[str, Cell]:
+    """Return figures as names and values for people: rounded, nested names joined, intervals in brackets."""
+    told: dict[str, Cell] = {}
+    for name, value in (figures or {}).items():
+        title = name.replace("_", " ")
+        if isinstance(value, dict):
+            bounds = value.get("low"), value.get("high")
+            central = next((value[key] for key in ("rate", "value", "mean") if key in value), None)
+            if central is not None and None not in bounds:
+                told[title] = f"{_short(central)} ({_short(bounds[0])} to {_short(bounds[1])})"
+                continue
+            told.update({f"{title}, {inner}": cell for inner, cell in describe_figures(value).items()})
+        elif isinstance(value, list):
+            told[title] = ", ".join(str(_short(entry)) for entry in value) or None
+        else:
+            told[title] = _short(value)
+    return told
+
+
+def _standing(model: dict[str, Any]) -> Text | str:
+    if model["is_champion"]:
+        return Text("champion", style="green")
+    if model["weights_dropped_at"]:
+        return Text("dropped", style="dim")
+    return Text("retired", style="dim") if model["retired_at"] else ""
+
+
+def _published(model: dict[str, Any]) -> str | None:
+    return ", ".join(variant["precision"] for variant in model["variants"] if variant["is_published"]) or None
 
 
 def _facts(model: dict[str, Any]) -> dict[str, Cell]:
+    point = describe_figures(model["operating_point"])
     return {
         "network": f"{model['architecture']} with {model['encoder']}",
         "input": f"{_size(model)} px",
         "settings": f"threshold {model['threshold']:g}, min area {model['min_area_px']} px",
+        "came from": "an import" if model["origin"] == "import" else "training",
         "dataset": model["dataset"],
         "training run": model["training_run_id"],
         "registered": format_time(model["created_at"]),
+        "retired": format_time(model["retired_at"]),
+        "files dropped": format_time(model["weights_dropped_at"]),
+        **{f"at this point: {name}": cell for name, cell in point.items()},
     }
 
 
-def _print_validation(validation: dict[str, Any]) -> None:
+def _print_evaluations(evaluations: list[dict[str, Any]]) -> None:
     say()
-    say(f"  Validation on {validation['images']} images", style="bold")
-    names = ("iou_defect", "iou_background", "iou_mean", "dice", "precision", "recall")
-    rows: list[list[Cell]] = []
-    for title, scores in (("pooled", validation.get("pooled")), ("per image", validation.get("mean"))):
-        if scores:
-            values = [scores.get(name, scores.get("iou") if name == "iou_mean" else None) for name in names]
-            rows.append([title, *(None if value is None else f"{value:.3f}" for value in values)])
+    say("  Scores on validation images", style="bold")
+    names = ("iou_defect", "iou_background", "iou", "dice")
     print_table(
         {
+            "dataset": "left",
+            "file": "left",
+            "images": "right",
             "": "left",
             "IoU defect": "right",
             "IoU background": "right",
@@ -121,17 +166,65 @@ def _print_validation(validation: dict[str, Any]) -> None:
             "precision": "right",
             "recall": "right",
         },
-        rows,
-        empty="",
+        [
+            [
+                evaluation["dataset"] if kind == "mean" else "",
+                evaluation["precision"] if kind == "mean" else "",
+                evaluation["validation"]["images"] if kind == "mean" else "",
+                title,
+                *(_score(evaluation["validation"][kind], name) for name in (*names, "precision", "recall")),
+            ]
+            for evaluation in evaluations
+            if evaluation["validation"]
+            for kind, title in (("mean", "per image"), ("pooled", "pooled"))
+        ],
+        empty="It was never scored.",
         indent=2,
     )
 
 
-def _parity(parity: dict[str, Any] | None) -> str | None:
-    if not parity:
-        return None
-    figures = ((name, f"{value:g}" if isinstance(value, float) else value) for name, value in parity.items())
-    return ", ".join(f"{name} {value}" for name, value in figures)
+def _score(scores: dict[str, Any], name: str) -> str | None:
+    value = scores.get(name, scores.get("iou_mean") if name == "iou" else None)
+    return None if value is None else f"{value:.3f}"
+
+
+def _print_variants(variants: list[dict[str, Any]]) -> None:
+    say()
+    say("  Files", style="bold")
+    print_table(
+        {"variant": "left", "size": "right", "sha256": "left", "parity with the trained network": "left", "": "left"},
+        [
+            [
+                variant["precision"],
+                None if variant["size_bytes"] is None else format_bytes(variant["size_bytes"]),
+                None if variant["sha256"] is None else variant["sha256"][:12] + "…",
+                ", ".join(f"{name} {cell}" for name, cell in describe_figures(variant["parity"]).items()) or None,
+                "" if variant["is_published"] else f"not published: {variant['reason'] or 'the file was dropped'}",
+            ]
+            for variant in variants
+        ],
+        empty="It has no files.",
+        indent=2,
+        column_width=_TEXT_WIDTH,
+    )
+
+
+def _print_ledger(lines: list[dict[str, Any]]) -> None:
+    say()
+    say("  Decisions", style="bold")
+    print_table(
+        {"when": "left", "what": "left", "by": "left", "why": "left"},
+        [[format_time(line["created_at"]), describe_action(line), line["actor"], line["reason"]] for line in lines],
+        empty="Nothing was decided about it.",
+        indent=2,
+        column_width=_TEXT_WIDTH,
+    )
+
+
+def _short(value: Any) -> Cell:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _size(model: dict[str, Any]) -> str:

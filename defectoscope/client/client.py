@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, cast
 
-from defectoscope.client.learning import DatasetCalls, LabelCalls, ModelCalls, TrainingCalls
+from defectoscope.client.events import EventCalls
+from defectoscope.client.learning import DatasetCalls, LabelCalls, TrainingCalls
 from defectoscope.client.looking import DefectCalls, ImageCalls, JobCalls, ResultCalls
+from defectoscope.client.models import ModelCalls
 from defectoscope.client.transport import Transport
 from defectoscope.client.wire import ImageObject, Readiness, Upload
 
@@ -41,6 +43,7 @@ class Client:
         self.datasets = DatasetCalls(self._transport)
         self.training = TrainingCalls(self._transport)
         self.models = ModelCalls(self._transport)
+        self.events = EventCalls(self._transport)
 
     def __enter__(self) -> Self:
         return self

@@ -1,12 +1,14 @@
-"""The calls about learning: labels, datasets, training runs, models."""
+"""The calls about learning: labels, datasets, training runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
+from defectoscope.client.looking import download
 from defectoscope.client.pages import each
 from defectoscope.client.transport import Transport
 from defectoscope.client.wire import (
@@ -15,6 +17,7 @@ from defectoscope.client.wire import (
     DatasetEntry,
     DatasetItem,
     LabelEntry,
+    Night,
     RegisteredLabel,
     TrainingRun,
 )
@@ -77,7 +80,7 @@ class DatasetCalls:
 
 @dataclass(frozen=True, slots=True)
 class TrainingCalls:
-    """Training runs: start, look."""
+    """Training runs and nights: start, cancel, look."""
 
     transport: Transport
 
@@ -94,17 +97,14 @@ class TrainingCalls:
         """Return a training run with the metrics of its epochs."""
         return cast("TrainingRun", self.transport.call("GET", f"/v1/training-runs/{run_id}"))
 
+    def cancel(self, run_id: int) -> TrainingRun:
+        """End a run that is wanted no more."""
+        return cast("TrainingRun", self.transport.call("POST", f"/v1/training-runs/{run_id}/cancel"))
 
-@dataclass(frozen=True, slots=True)
-class ModelCalls:
-    """Model versions: look."""
+    def download_report(self, run_id: int, path: Path) -> None:
+        """Write the page with the curves and overlays of a run to a file; it appears whole or not at all."""
+        download(self.transport, f"/v1/training-runs/{run_id}/report", path)
 
-    transport: Transport
-
-    def list(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield model versions, newest first."""
-        return each(self.transport, "/v1/models", limit=limit)
-
-    def get(self, number: int) -> dict[str, Any]:
-        """Return a model version."""
-        return cast("dict[str, Any]", self.transport.call("GET", f"/v1/models/{number}"))
+    def nights(self, *, limit: int | None = None) -> Iterator[Night]:
+        """Yield the nights of the retraining schedule, newest first."""
+        return each(self.transport, "/v1/nights", limit=limit)

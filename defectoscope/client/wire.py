@@ -276,6 +276,10 @@ class TrainingRun(TypedDict):
     id: int
     state: str
     stage: str | None
+    trigger: str
+    attempts: int
+    checkpoint_epoch: int | None
+    has_report: bool
     dataset: str
     config: dict[str, Any]
     error: Problem | None
@@ -285,6 +289,56 @@ class TrainingRun(TypedDict):
     created_at: str
     started_at: str | None
     finished_at: str | None
+
+
+class Night(TypedDict):
+    """A night of the retraining schedule."""
+
+    id: int
+    night: str
+    state: str
+    reason: str
+    new_labels: int | None
+    training_run_id: int | None
+    created_at: str
+
+
+class ModelFile(TypedDict):
+    """Where a file of a model version can be had for a while."""
+
+    url: str
+    expires_in_s: int
+    file_name: str
+    size_bytes: int
+    sha256: str
+
+
+class ModelImport(TypedDict):
+    """The import of a foreign model file."""
+
+    id: int
+    state: str
+    file_name: str
+    sha256: str
+    options: dict[str, Any]
+    actor: str
+    attempts: int
+    error: Problem | None
+    model_version: int | None
+    created_at: str
+    finished_at: str | None
+
+
+class Event(TypedDict):
+    """Something that happened, in one sentence."""
+
+    id: int
+    kind: str
+    severity: str
+    subject: str
+    message: str
+    details: dict[str, Any]
+    created_at: str
 
 
 class Readiness(TypedDict):

@@ -28,7 +28,7 @@ def api_settings(settings):
         update={
             "inspection": settings.inspection.model_copy(update={"max_image_bytes": 2**20}),
             "storage": settings.storage.model_copy(update={"input_buckets": ("is-missing",)}),
-            "api": ApiSettings(max_upload_bytes=2**21),
+            "api": ApiSettings(max_upload_bytes=2**21, max_model_bytes=4096),
         }
     )
 

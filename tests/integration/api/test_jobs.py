@@ -157,7 +157,9 @@ def test_a_repeated_request_gives_its_job_although_another_version_was_promoted(
 ):
     images = {"a.png": f"s3://{bucket}/a.png"}
     first = submit(images, key="shift-7")
-    promote(database=services.database, number=publish_model(threshold=0.9), actor="test", reason="", figures={})
+    promote(
+        database=services.database, number=publish_model(threshold=0.9), actor="test", reason="stricter", figures={}
+    )
 
     second = submit(images, key="shift-7")
 
