@@ -1,0 +1,159 @@
+"""Scores every candidate of threshold and minimum area on labelled images, with one run of the engine for each image.
+
+Each mask comes from the serving functions. Only what cannot differ is not computed again, and of an image only two
+numbers for each candidate are kept, so that memory does not grow with the resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from defectoscope.errors import InvalidModel
+from defectoscope.segmentation import (
+    Engine,
+    ModelContract,
+    PixelCounts,
+    Segmentation,
+    SegmentationParams,
+    UInt8Array,
+    count_pixels,
+    find_defects,
+    from_model_output,
+    to_model_input,
+)
+from trainer.data import LabelledFile
+from trainer.hardware import available_cores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """What N images give at each of T thresholds and A minimum areas.
+
+    Attributes:
+        thresholds: T, ascending, in (0, 1].
+        min_areas_px: A, ascending, in pixels of the images.
+        iou: (N, T, A) float32, intersection over union of the defect class.
+        is_called: (N, T, A) bool, whether a defect is claimed anywhere outside the ignored pixels.
+        is_defective: (N,) bool, whether the label shows a defect.
+        is_clean: (N,) bool, whether the label shows background only; an image that is all ignored is neither.
+    """
+
+    thresholds: tuple[float, ...]
+    min_areas_px: tuple[int, ...]
+    iou: npt.NDArray[np.float32]
+    is_called: npt.NDArray[np.bool_]
+    is_defective: npt.NDArray[np.bool_]
+    is_clean: npt.NDArray[np.bool_]
+
+
+def sweep(
+    files: Sequence[LabelledFile],
+    *,
+    engine: Engine,
+    contract: ModelContract,
+    thresholds: Sequence[float],
+    min_areas_px: Sequence[int],
+    batch_size: int = 8,
+    check: Callable[[], None] = lambda: None,
+) -> Sweep:
+    """Segment every image at every candidate.
+
+    Args:
+        files: the images; they are decoded a batch at a time.
+        engine: runs the model.
+        contract: of that model; only its input size matters here.
+        thresholds: candidates, ascending, in (0, 1], at least one.
+        min_areas_px: candidates, ascending, at least one.
+        batch_size: images handed to the engine at once.
+        check: asked before each batch whether to stop; it raises what it means.
+
+    Returns:
+        The scores: 5 bytes for each image and candidate.
+
+    Raises:
+        InvalidDataset: a file cannot be used.
+        InvalidModel: the engine's output does not keep the contract.
+    """
+    shape = (len(files), len(thresholds), len(min_areas_px))
+    iou = np.empty(shape, dtype=np.float32)
+    is_called = np.empty(shape, dtype=np.bool_)
+    labels = np.empty((len(files), 2), dtype=np.bool_)
+
+    def measure(row: int, levels: UInt8Array, class_mask: UInt8Array) -> None:
+        candidates = _count_candidates(levels, class_mask, thresholds=thresholds, min_areas_px=min_areas_px)
+        iou[row] = [[counts.iou_defect for counts in at_threshold] for at_threshold in candidates]
+        is_called[row] = [[counts.tp + counts.fp > 0 for counts in at_threshold] for at_threshold in candidates]
+        labels[row] = [(class_mask == 1).any(), (class_mask == 0).any()]
+
+    with ThreadPoolExecutor(available_cores(), thread_name_prefix="sweep") as pool:
+        for first in range(0, len(files), batch_size):
+            check()
+            decoded = [file.decode() for file in files[first : first + batch_size]]
+            inputs = np.stack([to_model_input(pixels, contract=contract) for pixels, _ in decoded])  # (n, h, w, 3)
+            outputs = engine(inputs)  # (n, h, w)
+            if outputs.shape != inputs.shape[:3] or outputs.dtype != np.uint8:
+                raise InvalidModel(
+                    f"The model gave {outputs.shape} {outputs.dtype} where the contract demands "
+                    f"{inputs.shape[:3]} uint8.",
+                    shape=list(outputs.shape),
+                    dtype=str(outputs.dtype),
+                )
+            rows = range(first, first + len(decoded))
+            # The list raises what a thread raised.
+            list(pool.map(measure, rows, outputs, [class_mask for _, class_mask in decoded]))
+    return Sweep(
+        thresholds=tuple(thresholds),
+        min_areas_px=tuple(min_areas_px),
+        iou=iou,
+        is_called=is_called,
+        is_defective=labels[:, 0],
+        is_clean=~labels[:, 0] & labels[:, 1],
+    )
+
+
+def _count_candidates(
+    levels: UInt8Array, class_mask: UInt8Array, *, thresholds: Sequence[float], min_areas_px: Sequence[int]
+) -> list[list[PixelCounts]]:
+    """Return the counts of one image by threshold and by minimum area."""
+    shape_hw = (class_mask.shape[0], class_mask.shape[1])
+    silent = count_pixels(np.zeros(shape_hw, dtype=np.uint8), class_mask)
+    counted: list[list[PixelCounts]] = []
+    claimed_px = -1
+    for threshold in thresholds:
+        if claimed_px == 0:
+            # Nothing was claimed at a lower threshold.
+            counted.append(counted[-1])
+            continue
+        params = SegmentationParams(threshold=threshold, min_area_px=0)
+        found = from_model_output(levels, shape_hw=shape_hw, params=params)
+        if found.defect_px == claimed_px:
+            # A mask lies within that of any lower threshold: of the same size, it is the same.
+            counted.append(counted[-1])
+            continue
+        claimed_px = found.defect_px
+        counted.append(_count_areas(found, class_mask, min_areas_px=min_areas_px, silent=silent))
+    return counted
+
+
+def _count_areas(
+    found: Segmentation, class_mask: UInt8Array, *, min_areas_px: Sequence[int], silent: PixelCounts
+) -> list[PixelCounts]:
+    """Return the counts of one mask by minimum area."""
+    areas = np.array([defect.area_px for defect in found.defects], dtype=np.int64)
+    by_kept: dict[int, PixelCounts] = {0: silent}
+    counted = []
+    for min_area_px in min_areas_px:
+        kept = int(np.count_nonzero(areas >= min_area_px))
+        if kept not in by_kept:
+            mask = found.mask
+            if kept < len(areas):
+                # The probabilities only serve measures that are not asked for here.
+                mask, _ = find_defects(found.mask, found.mask, min_area_px=min_area_px)
+            by_kept[kept] = count_pixels(mask, class_mask)
+        counted.append(by_kept[kept])
+    return counted
