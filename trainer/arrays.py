@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,16 +16,14 @@ import structlog
 import torch
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from defectoscope.errors import InvalidDataset
 from defectoscope.segmentation import ModelContract, UInt8Array, to_model_input
+from trainer.augmentation import make_augmentation
 from trainer.data import LabelledFile, LabelledFiles, decode_ahead
 
 log = structlog.get_logger(__name__)
 
-#: Class of pixels that neither loss nor score looks at.
-IGNORED = 255
 #: Decoded arrays of one side of the split are kept in memory up to this many bytes; beyond, files are read each epoch.
 MEMORY_BOUND_BYTES = 2 * 2**30
 
@@ -58,8 +55,16 @@ class SampleSet(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     ) -> None:
         """Decode every file once, so that a bad one is found before the first epoch.
 
+        Args:
+            files: read in the background; they are read again in each epoch when they exceed the bound.
+            contract: gives the network's input size.
+            augmentation: by the name that the recipe gives it; see `trainer.augmentation`.
+            seed: of the augmentation.
+            memory_bound_bytes: samples are kept in memory up to this size.
+
         Raises:
             InvalidDataset: a file cannot be used.
+            InvalidRequest: there is no such augmentation.
         """
         self._files = tuple(files)
         self._contract = contract
@@ -75,9 +80,7 @@ class SampleSet(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             self.background_px += int(np.count_nonzero(sample.class_mask == 0))
             if self.in_memory:
                 self._kept.append(sample)
-        self._augment: Any = None
-        if augmentation == "flips":
-            self._augment = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
+        self._augment = make_augmentation(augmentation)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next items are for; it must be said before a loader's iterator is made.
