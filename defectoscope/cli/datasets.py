@@ -1,18 +1,14 @@
-"""`defectoscope datasets`: import labelled images as a dataset revision, list and show revisions."""
+"""`defectoscope datasets`: import labelled images as a dataset revision, export, list and show revisions."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from defectoscope.cli.dataset_folder import LeftOut, Pair, check_name, choose_splits, find_dataset, read_groups
-from defectoscope.cli.job_report import group_errors
 from defectoscope.cli.moments import format_time
 from defectoscope.cli.output import (
     note,
@@ -25,60 +21,132 @@ from defectoscope.cli.output import (
     say,
 )
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
-from defectoscope.cli.uploading import StoredFile, upload_paths
-from defectoscope.errors import InvalidDataset
 
 if TYPE_CHECKING:
-    from defectoscope.client import Client
-    from defectoscope.client.wire import Dataset, DatasetEntry, LabelEntry, RegisteredLabel
+    from defectoscope.client.wire import Dataset
+    from defectoscope.dataset.formats import RevisionPicture
 
-app = typer.Typer(no_args_is_help=True, help="Import labelled images as a dataset revision, list and show revisions.")
+app = typer.Typer(no_args_is_help=True, help="Import labelled images as a dataset revision, export, list and show.")
 
-#: The server decodes every image and label of a request before it answers, so requests are kept short.
-_LABELS_AT_ONCE = 25
-_THREADS = 4
+Reference = Annotated[
+    str, typer.Argument(metavar="NAME", help="The dataset, as name (the latest revision) or name@number.")
+]
 
 
 @app.command("import")
 def import_dataset(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Holds images/ and labels/, with or without train/ and val/ below.")
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="A directory with images/ and labels/, one with annotation files, or such a file."
+        ),
     ],
+    chosen: Annotated[
+        Literal["auto", "folder", "coco", "label-studio"],
+        typer.Option("--format", help="auto: folder where there are labels, else what the annotation files are."),
+    ] = "auto",
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the images of annotation files are; by default in or below PATH."),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the dataset; by default that of the directory.")
     ] = None,
+    label_values: Annotated[
+        Literal["auto", "index"],
+        typer.Option(help="index: label files hold 0 background, 1 defect, 255 ignored; other values are refused."),
+    ] = "auto",
+    extend: Annotated[
+        bool, typer.Option("--extend", metavar="", help="Add to the latest revision; a newer label replaces an older.")
+    ] = False,
     val_fraction: Annotated[
-        float, typer.Option(min=0.01, max=0.9, metavar="F", help="Share for validation, where the layout says none.")
+        float, typer.Option(min=0.01, max=0.9, metavar="F", help="Share for validation, where nothing says the split.")
     ] = 0.2,
     as_json: JsonOption = False,
 ) -> None:
-    """Import a directory as a dataset revision; an unchanged set is the revision it already is.
+    """Import labelled images as a dataset revision; an unchanged set is the revision it already is.
 
-    Where the layout has no train/ and val/, the split is computed from the content, the same every time; a manifest.csv
-    with the columns stem and group, in DIR or above it, keeps images of one group together.
+    A split that is said is kept: by folders train/ and val/, by annotation files for train and val, or by the columns
+    stem and split of a manifest.csv in PATH or above it. Its column group names the part that an image shows; images
+    of one part stay on one side. Where nothing says the split, the server chooses it once and for ever.
+
+    An image that an annotation file lists without a region is clean. A label that cannot be read whole leaves its image
+    out, and the report says why.
     """
-    dataset_name = check_name(name or directory.absolute().name)
-    folder = find_dataset(directory)
-    note(f"Found {len(folder.pairs)} images with labels.")
-    with open_client() as client:
-        stored = upload_paths(client, [path for pair in folder.pairs for path in (pair.image_path, pair.label_path)])
-        splits = choose_splits(
-            folder.pairs,
-            sha256_of={path: file.sha256 for path, file in stored.items()},
-            groups=read_groups(directory),
-            val_fraction=val_fraction,
-        )
-        registered = _register(client, folder.pairs, stored, source=f"dataset:{dataset_name}")
-        entries, rejected = choose_entries(registered, splits)
-        left_out = [*folder.left_out, *rejected]
-        if not entries:
-            raise InvalidDataset("No image of the directory can be used with its label.", left_out=_as_json(left_out))
-        dataset = client.datasets.create(dataset_name, entries)
+    from defectoscope.cli.dataset_report import (
+        check_any,
+        count_taken,
+        print_findings,
+        print_taken,
+        read_moves,
+        to_json,
+    )
+    from defectoscope.cli.dataset_sources import check_name, default_name, open_source
+    from defectoscope.cli.dataset_staging import find_one_sided, stage
+    from defectoscope.cli.dataset_upload import upload_pictures
+
+    dataset_name = check_name(name or default_name(path))
+    with tempfile.TemporaryDirectory(prefix="defectoscope-labels-") as scratch:
+        findings = open_source(path, chosen=chosen, images=images)
+        with progress("Reading labels", None) as bar:
+            staged = stage(findings, Path(scratch), label_values=label_values, on_label=bar.advance)
+        check_any(staged.pictures, staged.left_out, as_json=as_json)
+        note(f"Found {_count(len(staged.pictures), 'image')} with labels.")
+        with open_client() as client:
+            entries, rejected = upload_pictures(client, staged.pictures, source=f"dataset:{dataset_name}")
+            left_out = [*staged.left_out, *rejected]
+            check_any(entries, left_out, as_json=as_json)
+            dataset = client.datasets.create(dataset_name, entries, extends=extend, val_fraction=val_fraction)
+    names = {entry["name"] for entry in entries}
+    taken = [picture for picture in staged.pictures if picture.name in names]
+    remarks = [*staged.remarks, *find_one_sided(taken)]
     if as_json:
-        print_json({"dataset": dataset, "left_out": _as_json(left_out)})
+        report = {"taken": count_taken(taken), "left_out": to_json(left_out), "remarks": to_json(remarks)}
+        print_json({"dataset": dataset, **report})
         return
     _print_dataset(dataset)
-    _print_left_out(left_out)
+    print_taken(taken)
+    print_findings("Put elsewhere than asked", read_moves(dataset))
+    print_findings("Left out", left_out)
+    print_findings("Worth knowing", remarks)
+
+
+@app.command("export")
+def export_dataset(
+    reference: Reference,
+    chosen: Annotated[
+        Literal["folder", "flat", "coco", "label-studio", "parquet"],
+        typer.Option("--format", help="folder: images/ and labels/ with train/ and val/ below; flat: without those."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to; it must not exist, or be empty.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write the images and labels of a dataset revision to files.
+
+    Label files are PNG of 8-bit grey with 0 background, 1 defect, 255 ignored. COCO has a run-length encoded region for
+    each defect and a crowd for each ignored region; Label Studio has brush strokes. All of these can be imported again
+    with equal labels, splits and parts. Parquet has one row for each image, for other tools. What is written appears
+    whole or not at all.
+    """
+    from defectoscope.cli.dataset_export import fetch_pictures, name_groups, write
+
+    with open_client() as client:
+        dataset = client.datasets.get(reference)
+        total = dataset["train_count"] + dataset["val_count"]
+        # Listed twice: the addresses of the second listing are as fresh as they can be.
+        groups = name_groups(client.datasets.items(dataset["reference"]))
+        with progress("Exporting", total) as bar:
+
+            def pictures() -> Iterator[RevisionPicture]:
+                for picture in fetch_pictures(client.datasets.items(dataset["reference"]), groups=groups):
+                    yield picture
+                    bar.advance()
+
+            write(pictures(), out, chosen=chosen)
+    if as_json:
+        print_json({"dataset": dataset, "format": chosen, "directory": str(out)})
+        return
+    say(f"Wrote {_count(total, 'image')} of {dataset['reference']} with labels to {out}.")
 
 
 @app.command("list")
@@ -100,12 +168,7 @@ def list_datasets(limit: LimitOption = 50, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(
-    reference: Annotated[
-        str, typer.Argument(metavar="NAME", help="The dataset, as name (the latest revision) or name@number.")
-    ],
-    as_json: JsonOption = False,
-) -> None:
+def show(reference: Reference, as_json: JsonOption = False) -> None:
     """Show a dataset revision."""
     with open_client() as client:
         dataset = client.datasets.get(reference)
@@ -115,54 +178,12 @@ def show(
         _print_dataset(dataset)
 
 
-def choose_entries(
-    registered: Sequence[RegisteredLabel], splits: Mapping[str, str]
-) -> tuple[list[DatasetEntry], list[LeftOut]]:
-    """Return the entries of the revision and what is left out of it.
-
-    An image stands in a revision once. Where the same bytes come twice, validation keeps them: a network must not be
-    scored on an image that it was trained on.
-    """
-    entries: dict[int, DatasetEntry] = {}
-    left_out: list[LeftOut] = []
-    # Validation first, else in the given order: sorting is stable.
-    for label in sorted(registered, key=lambda label: splits[label["name"]] != "val"):
-        name, error = label["name"], label["error"]
-        if error is not None or label["image_id"] is None or label["label_id"] is None:
-            problem = error or {"code": "unexpected", "message": "The server gave no reason."}
-            left_out.append(LeftOut(name, problem["code"], problem["message"]))
-        elif label["image_id"] in entries:
-            earlier = entries[label["image_id"]]
-            reason = f"It is the same image as {earlier['name']}, in {earlier['split']}."
-            left_out.append(LeftOut(name, "image_twice", reason))
-        else:
-            entries[label["image_id"]] = {"label_id": label["label_id"], "name": name, "split": splits[name]}
-    return sorted(entries.values(), key=lambda entry: entry["name"]), left_out
-
-
-def _register(
-    client: Client, pairs: Sequence[Pair], stored: dict[Path, StoredFile], *, source: str
-) -> list[RegisteredLabel]:
-    labels: list[LabelEntry] = [
-        {"name": pair.name, "image_uri": stored[pair.image_path].uri, "label_uri": stored[pair.label_path].uri}
-        for pair in pairs
-    ]
-    waiting = iter(labels)
-    batches = iter(lambda: list(islice(waiting, _LABELS_AT_ONCE)), [])
-    registered: list[RegisteredLabel] = []
-    with progress("Checking labels", len(labels)) as bar, ThreadPoolExecutor(_THREADS) as pool:
-        for answers in pool.map(lambda batch: client.labels.register(batch, source=source), batches):
-            registered.extend(answers)
-            bar.advance(len(answers))
-    return registered
-
-
 def _print_dataset(dataset: Dataset) -> None:
     print_title(f"Dataset {dataset['reference']}")
     print_facts(
         {
-            "training": f"{dataset['train_count']} images",
-            "validation": f"{dataset['val_count']} images",
+            "training": _count(dataset["train_count"], "image"),
+            "validation": _count(dataset["val_count"], "image"),
             "sha256": dataset["sha256"],
             "imported": format_time(dataset["created_at"]),
         },
@@ -170,18 +191,5 @@ def _print_dataset(dataset: Dataset) -> None:
     )
 
 
-def _print_left_out(left_out: Sequence[LeftOut]) -> None:
-    if not left_out:
-        return
-    say()
-    say(f"Left out: {len(left_out)} {'file' if len(left_out) == 1 else 'files'}", style="bold")
-    groups = group_errors((item.name, {"code": item.code, "message": item.reason}) for item in left_out)
-    print_table(
-        {"count": "right", "code": "left", "why": "left", "for example": "left"},
-        [[group.count, group.code, group.message, ", ".join(group.names)] for group in groups],
-        empty="",
-    )
-
-
-def _as_json(left_out: Sequence[LeftOut]) -> list[dict[str, str]]:
-    return [dataclasses.asdict(item) for item in left_out]
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
