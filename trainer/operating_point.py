@@ -1,6 +1,6 @@
 """Chooses the threshold and the minimum area a model is released with, on the validation images.
 
-What is chosen is what is served: the masks come from the serving functions. Where the images cannot support a choice
+What is chosen is what is served: the masks are those of the serving functions. Where the images cannot support a choice
 (no defects, or costs without clean images) the recipe's own values stay, and a sentence says why.
 """
 

@@ -94,6 +94,19 @@ def to_model_input(pixels: UInt8Array, *, contract: ModelContract) -> UInt8Array
     return _resize(pixels, shape_hw=(height, width))
 
 
+def to_image_size(probabilities: UInt8Array, *, shape_hw: tuple[int, int]) -> UInt8Array:
+    """Bring one output of the model to the size of its image.
+
+    Args:
+        probabilities: (h, w) uint8; 255 is a certain defect.
+        shape_hw: height and width of the image.
+
+    Returns:
+        (H, W) uint8, C-contiguous.
+    """
+    return _resize(probabilities, shape_hw=shape_hw)
+
+
 def from_model_output(
     probabilities: UInt8Array, *, shape_hw: tuple[int, int], params: SegmentationParams
 ) -> Segmentation:
@@ -109,7 +122,7 @@ def from_model_output(
     Returns:
         The segmentation.
     """
-    resized = _resize(probabilities, shape_hw=shape_hw)
+    resized = to_image_size(probabilities, shape_hw=shape_hw)
     lowest_level = find_lowest_level(params.threshold)
     mask = np.where(resized >= lowest_level, np.uint8(255), np.uint8(0))
     mask, defects = find_defects(mask, resized, min_area_px=params.min_area_px)

@@ -250,6 +250,7 @@ def test_every_candidate_is_scored_as_the_serving_functions_would():
     rng = np.random.default_rng(7)
     contract = replace(CONTRACT, input_size_wh=(24, 20))
     masks = [(_smooth(rng, shape_hw) > 150).astype(np.uint8) for shape_hw in ((20, 24), (40, 30), (13, 50), (9, 9))]
+    masks[1][5:20, 3:15] = 255
     outputs = np.stack([_smooth(rng, (20, 24)) for _ in masks])
     thresholds, areas_px = [0.1, 0.3, 0.5, 0.501, 0.7, 0.9, 1.0], [0, 1, 3, 9, 30, 5_000]
 
