@@ -139,7 +139,7 @@ def open_revision(images: Sequence[LabelledImage], *, cache: FileCache) -> Label
                 image=CachedObject(cache=cache, key=image.image_key, sha256=image.image_sha256),
                 label=CachedObject(cache=cache, key=image.label_key, sha256=image.label_sha256),
                 image_id=image.image_id,
-                group=getattr(image, "group", image.name),
+                group=image.group,
             )
         )
     return LabelledFiles(train=tuple(sides["train"]), val=tuple(sides["val"]))

@@ -13,10 +13,10 @@ from defectoscope.storage import content_key, open_memory, put_content
 from tests.images import draw_part, encode
 from tests.unit.trainer.parts import write_parts
 from trainer.cache import FileCache
-from trainer.data import LabelledFile, LocalFile, decode_ahead, open_revision, read_directory
+from trainer.data import decode_ahead, open_revision, read_directory
 
 
-def _store(storage, *, number, split, label=None):
+def _store(storage, *, number, split, label=None, group=""):
     pixels, class_mask = draw_part(seed=number)
     image_sha256 = put_content(storage, encode(pixels, "PNG"), content_type="image/png")
     label_sha256 = put_content(storage, encode_mask(class_mask) if label is None else label, content_type="image/png")
@@ -29,6 +29,7 @@ def _store(storage, *, number, split, label=None):
         image_sha256=image_sha256,
         label_key=content_key(label_sha256),
         label_sha256=label_sha256,
+        group=group,
     )
 
 
@@ -81,13 +82,12 @@ def test_an_object_with_other_bytes_than_its_hash_is_refused(storage, cache):
         open_revision([image], cache=cache).train[0].decode()
 
 
-def test_an_image_without_a_group_is_a_group_of_its_own(tmp_path):
-    source = LocalFile(tmp_path / "file.png")
+def test_an_image_without_a_group_is_a_group_of_its_own(storage, cache):
+    images = [_store(storage, number=n, split=Split.VAL, group=group) for n, group in enumerate(("", "part-7"))]
 
-    alone = LabelledFile(name="a.png", image=source, label=source)
-    grouped = LabelledFile(name="b.png", image=source, label=source, group="part-7")
+    files = open_revision(images, cache=cache)
 
-    assert (alone.group, grouped.group) == ("a.png", "part-7")
+    assert [file.group for file in files.val] == ["part-0.png", "part-7"]
 
 
 def test_files_are_decoded_ahead_in_their_order(tmp_path):
