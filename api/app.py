@@ -16,11 +16,14 @@ from api.middleware import BodyLimit, RequestContext
 from api.routes import (
     datasets,
     defects,
+    events,
     health,
     images,
     jobs,
     labels,
+    model_imports,
     models,
+    nights,
     results,
     training_runs,
     uploads,
@@ -35,7 +38,20 @@ log = structlog.get_logger(__name__)
 #: Largest JSON body: a job of 250 000 images named one by one.
 MAX_JSON_BYTES = 128 * 2**20
 
-_NOUNS = (uploads, images, jobs, results, defects, labels, datasets, training_runs, models)
+_NOUNS = (
+    uploads,
+    images,
+    jobs,
+    results,
+    defects,
+    labels,
+    datasets,
+    training_runs,
+    nights,
+    models,
+    model_imports,
+    events,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -18,14 +18,17 @@ import typer
 from defectoscope import connect
 from defectoscope.errors import ComponentMissing, DefectoscopeError, InvalidRequest
 from defectoscope.logs import configure_logs
+from defectoscope.registry import claim_import
 from defectoscope.settings import load_settings
-from defectoscope.storage import open_s3
 from defectoscope.training import claim_run
 from trainer.config import TrainingConfig
+from trainer.exclusive import sole_training
 from trainer.interruption import Interruption
 from trainer.lease import RunLease, name_owner
 
 log = structlog.get_logger(__name__)
+#: Longer than the check of a file may take: it is one call, in which nothing can be renewed.
+IMPORT_LEASE_S = 1200
 Device = Literal["auto", "cpu", "cuda"]
 commands = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -45,7 +48,11 @@ def run(
         interruption.by_end_of(sys.stdin.fileno())
     database = connect.open_database(settings)
     lease_s = settings.trainer.lease_s
-    with interruption.by_signals():
+    with interruption.by_signals(), sole_training(settings.trainer.work_dir) as is_sole:
+        if not is_sole:
+            # The run stays owed; the reconciler sends its message again.
+            log.info("training_run.postponed", run_id=run_id, reason="another training is under way on this machine")
+            return
         claimed = claim_run(database=database, run_id=run_id, owner=name_owner(), lease_s=lease_s)
         if claimed is None:
             log.info("training_run.not_owed", run_id=run_id)
@@ -61,16 +68,46 @@ def run(
             # Imported only now: a message that finds nothing owed shall not cost the seconds that torch takes.
             try:
                 from trainer.run import execute_run  # noqa: PLC0415
+                from trainer.workplace import Workplace  # noqa: PLC0415
             except ImportError as exc:
                 raise ComponentMissing(f"Training needs the trainer extra: {exc}.") from exc
-            execute_run(
-                claimed,
-                lease=lease,
-                database=database,
-                storage=open_s3(connect.s3_config(settings)),
-                work_dir=settings.trainer.work_dir,
-                device=settings.trainer.device,
-            )
+            execute_run(claimed, lease=lease, place=Workplace.open(settings, database=database))
+
+
+@commands.command("import-model")
+def import_model(
+    import_id: Annotated[int, typer.Argument(help="id of a pending import")],
+    stop_with_stdin: Annotated[
+        bool, typer.Option("--stop-with-stdin", help="stop as at SIGTERM when standard input ends")
+    ] = False,
+) -> None:
+    """Claim the import of a foreign model and do it; does nothing when it is not pending."""
+    settings = load_settings()
+    configure_logs(level=settings.log.level, form=settings.log.format, service="import")
+    interruption = Interruption()
+    if stop_with_stdin:
+        interruption.by_end_of(sys.stdin.fileno())
+    database = connect.open_database(settings)
+    with interruption.by_signals():
+        claimed = claim_import(database=database, import_id=import_id, lease_s=IMPORT_LEASE_S)
+        if claimed is None:
+            log.info("model_import.not_owed", import_id=import_id)
+            return
+        try:
+            from trainer.model_imports import execute_import  # noqa: PLC0415
+            from trainer.workplace import Workplace  # noqa: PLC0415
+        except ImportError as exc:
+            raise ComponentMissing(f"Importing a model needs the trainer extra: {exc}.") from exc
+        place = Workplace.open(settings, database=database)
+        execute_import(
+            claimed,
+            database=database,
+            storage=place.storage,
+            cache=place.cache,
+            work_dir=place.work_dir,
+            lease_s=IMPORT_LEASE_S,
+            interruption=interruption,
+        )
 
 
 @commands.command()

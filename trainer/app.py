@@ -1,4 +1,4 @@
-"""Entry point: ``celery -A trainer.app worker -Q training -P threads -c 1`` and ``celery -A trainer.app beat``.
+"""Entry point: ``celery -A trainer.app worker -Q training -P threads -c 2`` and ``celery -A trainer.app beat``.
 
 It holds no torch: training happens in a process of its own (`python -m trainer run`), which the task starts.
 """

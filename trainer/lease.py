@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 #: Renewals in the time of one lease: three may be lost before it runs out.
 _RENEWALS = 4
+#: A cancellation is noticed within this time, seconds.
+_LONGEST_INTERVAL_S = 5.0
 
 
 def name_owner() -> str:
@@ -131,7 +133,7 @@ class RunLease:
         self._interruption.check()
 
     def _renew(self) -> None:
-        while not self._ended.wait(self._lease_s / _RENEWALS):
+        while not self._ended.wait(min(self._lease_s / _RENEWALS, _LONGEST_INTERVAL_S)):
             try:
                 if not report_stage(database=self._database, run=self._run, stage=None, lease_s=self._lease_s):
                     self._lost.set()

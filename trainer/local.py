@@ -16,6 +16,7 @@ from trainer.config import TrainingConfig
 from trainer.data import read_directory
 from trainer.failures import named_failures
 from trainer.interruption import Interruption
+from trainer.report import write_report
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +29,10 @@ def train_directory(
     device: Literal["auto", "cpu", "cuda"],
     interruption: Interruption,
 ) -> dict[str, Any]:
-    """Train on a directory and write ``model.onnx`` and ``metrics.json``, both complete or not at all.
+    """Train on a directory and write the model, its figures and a page about both.
+
+    ``model.onnx`` is the fp32 file, ``model-int8.onnx`` and ``model-fp16.onnx`` the variants that are close enough to
+    it, ``metrics.json`` every figure, ``report.html`` the curves and overlays. Each is complete or not there.
 
     Args:
         directory: labelled images, as `trainer.data.read_directory` takes them.
@@ -57,7 +61,24 @@ def train_directory(
         figures = {"config": config.to_json(), **model.figures, "epochs": observer.epochs}
         metrics = scratch / "metrics.json"
         metrics.write_text(json.dumps(figures, indent=2) + "\n")
-        model.path.replace(out / "model.onnx")
+        report = scratch / "report.html"
+        write_report(
+            report,
+            title=f"Training on {directory.name}",
+            facts={"directory": directory.name},
+            recipe=config.to_json(),
+            epochs=observer.epochs,
+            figures=model.figures,
+            overlays=model.overlays,
+        )
+        for variant in model.variants:
+            name = "model.onnx" if variant.precision == "fp32" else f"model-{variant.precision}.onnx"
+            if variant.path is None:
+                # An earlier training's file would pass for this one's.
+                (out / name).unlink(missing_ok=True)
+            else:
+                variant.path.replace(out / name)
+        report.replace(out / "report.html")
         metrics.replace(out / "metrics.json")
     return figures
 

@@ -1,4 +1,4 @@
-"""A training run from its claimed row to a published version, and the first version into service."""
+"""A training run from its claimed row to a published version that was held against the champion."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import structlog
+from sqlalchemy import select
 
-from defectoscope.database import Database, DatasetRevision, TrainingRun
+from defectoscope.database import DatasetRevision, ModelVersion
 from defectoscope.dataset import labelled_images
-from defectoscope.registry import ImageEvaluation, VariantFile, promote_first, publish
+from defectoscope.errors import ModelVersionNotFound, ModelWeightsDropped
+from defectoscope.registry import (
+    ImageEvaluation,
+    VariantFile,
+    champion_or_none,
+    fetch_weights,
+    publish,
+)
 from defectoscope.segmentation import ModelContract
-from defectoscope.storage import Storage
-from defectoscope.training import ClaimedRun, record_config
-from trainer.build import BuiltModel, Observer, build_model
+from defectoscope.training import ClaimedRun, record_config, record_report
+from defectoscope.training.queries import view_run
+from trainer.build import BuiltModel, Observer, Start, build_model
+from trainer.challenge import challenge
 from trainer.config import TrainingConfig
-from trainer.data import LabelledFiles, fetch_revision
-from trainer.export import stamp
+from trainer.data import LabelledFiles, open_revision
 from trainer.failures import named_failures
 from trainer.lease import RunLease
-from trainer.runtime import read_contract
+from trainer.report import write_report
+from trainer.stored_checkpoints import StoredCheckpoints
+from trainer.variants import restamp
+from trainer.workplace import Workplace
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +41,7 @@ _SCRATCH = "run-"
 
 
 class Build(Protocol):
-    """Turns labelled files into a checked model file; `trainer.build.build_model` is the one in use."""
+    """Turns labelled files into checked model files; `trainer.build.build_model` is the one in use."""
 
     def __call__(
         self,
@@ -42,74 +53,156 @@ class Build(Protocol):
         device: Literal["auto", "cpu", "cuda"],
         work_dir: Path,
         observer: Observer,
+        start: Start,
     ) -> BuiltModel:
         """Build, or raise."""
 
 
-def execute_run(
-    run: ClaimedRun,
-    *,
-    lease: RunLease,
-    database: Database,
-    storage: Storage,
-    work_dir: Path,
-    device: Literal["auto", "cpu", "cuda"],
-    build: Build = build_model,
-) -> int:
-    """Do everything a run owes.
+def execute_run(run: ClaimedRun, *, lease: RunLease, place: Workplace, build: Build = build_model) -> int:
+    """Do everything a run still owes; what an earlier trainer of it has done is not done again.
 
     Args:
         run: claimed.
         lease: held, for as long as this takes.
-        database: where revision, version and evaluation are.
-        storage: where images are and models go.
-        work_dir: scratch; the cache of images in it stays for the next run.
-        device: where to train.
+        place: what to work with.
         build: makes the model.
 
     Returns:
         The number of the published version.
 
     Raises:
-        DefectoscopeError: the run failed; nothing was published.
+        DefectoscopeError: the run failed or was given back; no half-made version is visible, the champion stays.
     """
     with named_failures():
         lease.stage("data")
-        _sweep(work_dir, database=database)
-        config = TrainingConfig.resolve(run.config)
-        record_config(database=database, run=run, config=config.to_json())
-        with database.transaction() as session:
+        _sweep(place)
+        checkpoints = StoredCheckpoints(run, database=place.database, storage=place.storage)
+        with place.database.transaction() as session:
             revision = session.get_one(DatasetRevision, run.dataset_revision_id)
             images = labelled_images(session, revision.id)
-        files = fetch_revision(images, storage=storage, cache_dir=work_dir / "images")
-        with tempfile.TemporaryDirectory(dir=work_dir, prefix=f"{_SCRATCH}{run.run_id}-") as scratch:
-            model = build(
-                files,
-                config=config,
-                dataset_revision=f"{revision.name}@{revision.number}",
-                device=device,
-                work_dir=Path(scratch),
-                observer=lease,
-            )
-            # From here on a stop is not heard: the version is published and the run succeeds, or neither.
-            lease.stage("publishing")
-            number = _publish(model, run=run, database=database, storage=storage)
-    promoted = promote_first(database=database, number=number, actor=f"training run {run.run_id}")
-    log.info("model_version.published", number=number, run_id=run.run_id, promoted=promoted)
+            number = session.scalar(select(ModelVersion.number).where(ModelVersion.training_run_id == run.run_id))
+        files = open_revision(images, cache=place.cache)
+        if number is None:
+            with tempfile.TemporaryDirectory(dir=place.work_dir, prefix=f"{_SCRATCH}{run.run_id}-") as scratch:
+                number = _build_and_publish(
+                    run,
+                    files,
+                    dataset=f"{revision.name}@{revision.number}",
+                    lease=lease,
+                    place=place,
+                    checkpoints=checkpoints,
+                    scratch=Path(scratch),
+                    build=build,
+                )
+        lease.stage("gate")
+        decision = challenge(
+            number,
+            files=files.val,
+            revision_id=revision.id,
+            database=place.database,
+            storage=place.storage,
+            model_dir=place.work_dir / "models",
+            rules=place.rules,
+            actor=f"training run {run.run_id}",
+            check=lease.check,
+        )
+        if decision is not None:
+            lease.found({"gate": decision})
+        checkpoints.forget()
     return number
 
 
-def _publish(model: BuiltModel, *, run: ClaimedRun, database: Database, storage: Storage) -> int:
+def _build_and_publish(
+    run: ClaimedRun,
+    files: LabelledFiles,
+    *,
+    dataset: str,
+    lease: RunLease,
+    place: Workplace,
+    checkpoints: StoredCheckpoints,
+    scratch: Path,
+    build: Build,
+) -> int:
+    config, weights = _resolve(run, place=place)
+    record_config(database=place.database, run=run, config=config.to_json())
+    model = build(
+        files,
+        config=config,
+        dataset_revision=dataset,
+        device=place.device,
+        work_dir=scratch,
+        observer=lease,
+        start=Start(weights=weights, checkpoint=checkpoints.fetch(scratch), checkpoints=checkpoints),
+    )
+    lease.stage("report")
+    _store_report(run, model, config=config, dataset=dataset, place=place, scratch=scratch)
+    # From here on a stop is not heard: the version is published, or nothing of it is.
+    lease.stage("publishing")
+    number = _publish(model, run=run, place=place)
+    log.info("model_version.published", number=number, run_id=run.run_id)
+    return number
+
+
+def _resolve(run: ClaimedRun, *, place: Workplace) -> tuple[TrainingConfig, Path | None]:
+    """Fill the recipe up; one that starts from the champion takes over its network, and gets its weights."""
+    config = TrainingConfig.resolve(run.config)
+    if config.start != "champion":
+        return config, None
+    with place.database.transaction() as session:
+        champion = champion_or_none(session)
+    if champion is None:
+        return config, None
+    try:
+        weights = fetch_weights(
+            database=place.database,
+            storage=place.storage,
+            number=champion.number,
+            directory=place.work_dir / "models",
+        )
+    except (ModelVersionNotFound, ModelWeightsDropped) as exc:
+        log.warning("champion_weights.missing", reason=exc.message, consequence="the network starts from scratch")
+        return config, None
+    contract = ModelContract.from_metadata(champion.contract)
+    network = {
+        "architecture": contract.architecture,
+        "encoder": contract.encoder,
+        "input_size_wh": contract.input_size_wh,
+    }
+    return TrainingConfig.resolve({**config.to_json(), **network}), weights
+
+
+def _store_report(
+    run: ClaimedRun, model: BuiltModel, *, config: TrainingConfig, dataset: str, place: Workplace, scratch: Path
+) -> None:
+    with place.database.transaction() as session:
+        # From the rows: they also have the epochs of trainers before this one.
+        epochs = view_run(session, run.run_id).metrics
+    path = scratch / "report.html"
+    write_report(
+        path,
+        title=f"Training run {run.run_id}",
+        facts={"dataset": dataset},
+        recipe=config.to_json(),
+        epochs=[{"epoch": epoch, **values} for epoch, values in epochs.items()],
+        figures=model.figures,
+        overlays=model.overlays,
+    )
+    key = f"training/{run.run_id}/report-{run.token}.html"
+    place.storage.put_file(key, path, content_type="text/html; charset=utf-8")
+    record_report(database=place.database, run=run, key=key)
+
+
+def _publish(model: BuiltModel, *, run: ClaimedRun, place: Workplace) -> int:
     def write_variants(numbered: ModelContract) -> Sequence[VariantFile]:
-        path = model.path.with_name(f"v{numbered.version}.onnx")
-        shutil.copyfile(model.path, path)
-        stamp(path, numbered)
-        read_contract(path)
-        return [VariantFile(precision="fp32", path=path, parity=model.parity.to_json())]
+        stamped = [restamp(variant, numbered) for variant in model.variants]
+        return [
+            VariantFile(precision=variant.precision, path=variant.path, parity=variant.parity, reason=variant.reason)
+            for variant in stamped
+        ]
 
     return publish(
-        database=database,
-        storage=storage,
+        database=place.database,
+        storage=place.storage,
         contract=model.contract,
         build=write_variants,
         training_run_id=run.run_id,
@@ -119,18 +212,14 @@ def _publish(model: BuiltModel, *, run: ClaimedRun, database: Database, storage:
             for score in model.scores
             if score.file.image_id is not None
         ],
+        weights_path=model.weights_path,
+        operating_point=model.operating_point,
     )
 
 
-def _sweep(work_dir: Path, *, database: Database) -> None:
-    """Remove the scratch of runs that have ended: a killed trainer could not do it itself."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    for scratch in work_dir.glob(f"{_SCRATCH}*"):
-        run_id = scratch.name.removeprefix(_SCRATCH).partition("-")[0]
-        if not run_id.isdecimal():
-            continue
-        with database.transaction() as session:
-            found = session.get(TrainingRun, int(run_id))
-            is_over = found is None or found.state.is_final
-        if is_over:
-            shutil.rmtree(scratch, ignore_errors=True)
+def _sweep(place: Workplace) -> None:
+    """Remove the scratch of runs that are not worked on: a killed trainer could not do it itself."""
+    place.work_dir.mkdir(parents=True, exist_ok=True)
+    for scratch in place.work_dir.glob(f"{_SCRATCH}*"):
+        # One training at a time: what lies here is of nobody who lives.
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -17,6 +17,7 @@ from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.enumeration import enumerate_job
 from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.nights import NightPlan, hold_night
+from defectoscope.registry import reconcile_imports
 from defectoscope.settings import Settings
 from defectoscope.storage import open_s3
 from defectoscope.training import reconcile_runs
@@ -166,6 +167,12 @@ class Inspector:
                 resend_after_s=inspection.resend_after_s,
                 max_attempts=self._settings.trainer.max_attempts,
             )
+            reconcile_imports(
+                database=self._database,
+                queue=self._queue,
+                resend_after_s=inspection.resend_after_s,
+                max_attempts=self._settings.trainer.max_attempts,
+            )
         except DatabaseUnavailable as exc:
             log.warning("reconciliation.postponed", reason=exc.message)
 
@@ -177,7 +184,7 @@ class Inspector:
             return
         plan = NightPlan(
             dataset=night.dataset,
-            config={"preset": night.preset, "start": night.start},
+            config={"preset": night.preset, "start": night.start, **night.recipe},
             min_new_labels=night.min_new_labels,
             timezone=night.timezone,
             clock_offset=timedelta(seconds=night.clock_offset_s),

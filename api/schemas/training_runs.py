@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from api.schemas.base import LARGEST_INTEGER, Body, Moment, Problem, Text, shows
 from api.schemas.datasets import DatasetReference
-from defectoscope.database import TrainingRunState
+from defectoscope.database import RunTrigger, TrainingRunState
 from defectoscope.training.queries import RunView
 
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -50,6 +50,10 @@ class TrainingRunOut(Body):
             "id": 6,
             "state": "succeeded",
             "stage": None,
+            "trigger": "manual",
+            "attempts": 1,
+            "checkpoint_epoch": None,
+            "has_report": True,
             "dataset": "steel@1",
             "config": {"preset": "quick", "epochs": 8},
             "error": None,
@@ -73,6 +77,10 @@ class TrainingRunOut(Body):
     id: int
     state: TrainingRunState
     stage: str | None
+    trigger: RunTrigger
+    attempts: int = Field(description="how often a trainer took it on; more than one after a kill")
+    checkpoint_epoch: int | None = Field(description="the epoch after which another trainer could go on")
+    has_report: bool = Field(description="whether the page with curves and overlays is there")
     dataset: str
     config: dict[str, Any]
     error: Problem | None
@@ -93,6 +101,10 @@ class TrainingRunOut(Body):
             id=run.id,
             state=run.state,
             stage=run.stage,
+            trigger=run.trigger,
+            attempts=run.attempts,
+            checkpoint_epoch=run.checkpoint["epoch"] if run.checkpoint else None,
+            has_report=run.report_key is not None,
             dataset=view.dataset,
             config=run.config,
             error=Problem.of(run.error_code, run.error_message),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -123,6 +124,59 @@ def watch(run_id: RunId, as_json: JsonOption = False) -> None:
         _watch_and_report(client, run_id, as_json=as_json)
 
 
+@app.command()
+def cancel(run_id: RunId, as_json: JsonOption = False) -> None:
+    """Cancel a training run; the trainer stops within seconds and nothing is published."""
+    with open_client() as client:
+        run = client.training.cancel(run_id)
+    if as_json:
+        print_json(run)
+    else:
+        say(f"Training run {run_id} is cancelled.")
+
+
+@app.command()
+def report(
+    run_id: RunId,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to.", show_default="training-run-ID.html")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download the page with the curves and the validation overlays of a training run."""
+    target = out or Path(f"training-run-{run_id}.html")
+    with open_client() as client:
+        client.training.download_report(run_id, target)
+    if as_json:
+        print_json({"file": str(target)})
+    else:
+        say(f"Wrote {target}.")
+
+
+@app.command()
+def nights(limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """List the nights of the retraining schedule, newest first: what each came to, and why."""
+    with open_client() as client:
+        held = client.training.nights(limit=limit or None)
+        if as_json:
+            print_json_items(held)
+            return
+        print_table(
+            {"night": "left", "state": "left", "run": "right", "new labels": "right", "why": "left"},
+            [
+                [
+                    night["night"],
+                    state_text(night["state"]),
+                    night["training_run_id"],
+                    night["new_labels"],
+                    night["reason"],
+                ]
+                for night in held
+            ],
+            empty="No night was held yet; set DEFECTOSCOPE_NIGHT__DATASET to the dataset that is to be retrained.",
+        )
+
+
 def read_changes(changes: Sequence[str]) -> dict[str, Any]:
     """Read ``key=value`` pairs. A value that is JSON counts as JSON (``12``, ``null``, ``[256, 256]``), else as text.
 
@@ -180,13 +234,16 @@ def print_run(run: TrainingRun) -> None:
     took = format_duration(seconds_between(run["started_at"], run["finished_at"]))
     facts: dict[str, Cell] = {
         "dataset": run["dataset"],
+        "asked for by": "the night" if run["trigger"] == "night" else "a person",
         "recipe": ", ".join(f"{name} {_plain(value)}" for name, value in run["config"].items()),
         "stage": run["stage"] if run["state"] == "running" else None,
         "asked for": format_time(run["created_at"]),
         "started": format_time(run["started_at"]),
         "finished": f"{format_time(run['finished_at'])}, after {took}" if took else None,
+        "attempts": f"{run['attempts']}; it went on from its last checkpoint" if run["attempts"] > 1 else None,
         **describe_figures(run),
         "model": run["model_version"],
+        "report": f"defectoscope training report {run['id']}" if run["has_report"] else None,
     }
     print_facts(facts, indent=2)
     if run["error"]:

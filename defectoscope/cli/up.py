@@ -175,8 +175,9 @@ def _processes(environment: dict[str, str], directory: Path, url: str) -> list[S
             "training",
             "-P",
             "threads",
+            # One for the training, of which there is one at a time; one for imports, which shall not wait for it.
             "-c",
-            "1",
+            "2",
             "-n",
             "trainer@%h",
             *quiet,

@@ -84,6 +84,7 @@ def claim_run(*, database: Database, run_id: int, owner: str, lease_s: int) -> C
                 lease_token=TrainingRun.lease_token + 1,
                 lease_expires_at=_from_now(lease_s),
                 attempts=TrainingRun.attempts + 1,
+                stage=None,
                 started_at=func.coalesce(TrainingRun.started_at, func.now()),
             )
             .returning(

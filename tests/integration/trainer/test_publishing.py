@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 
-from defectoscope.database import ModelVersion, TrainingRun, TrainingRunState
+from defectoscope.database import ModelVariant, ModelVersion, TrainingRun, TrainingRunState
 from defectoscope.errors import ExportParityFailed, InvalidRequest, TrainerLost, TrainingFailed, TrainingInterrupted
-from defectoscope.registry import find_champion
-from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME
+from defectoscope.registry import find_champion, history
+from defectoscope.settings import GateSettings, TrainerSettings
 from defectoscope.training import claim_run, reconcile_runs
+from tests.models import write_dark_is_defect
 from trainer.build import BuiltModel, build_model, contract_of
 from trainer.evaluate import evaluate
 from trainer.export import stamp
@@ -23,35 +22,53 @@ from trainer.lease import RunLease
 from trainer.parity import Parity
 from trainer.run import execute_run
 from trainer.runtime import onnx_engine
+from trainer.variants import Variant
+from trainer.workplace import Workplace
 
 TRAINING_RUN_LEASE_RUNS_OUT = update(TrainingRun).values(lease_expires_at=func.now() - timedelta(seconds=1))
 
 
-def build_by_hand(files, /, *, config, dataset_revision, device, work_dir, observer):
-    """Give a model that takes the red channel for the probability of a defect."""
-    width, height = config.input_size_wh
+def build_by_hand(files, /, *, config, dataset_revision, device, work_dir, observer, start):
+    """Give a model that takes darkness for the probability of a defect."""
     contract = contract_of(config, dataset_revision=dataset_revision)
-    graph = helper.make_graph(
-        [helper.make_node("Gather", [INPUT_NAME, "red"], [OUTPUT_NAME], axis=3)],
-        "red",
-        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", height, width, 3])],
-        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.UINT8, ["batch", height, width])],
-        [onnx.numpy_helper.from_array(np.array(0, dtype=np.int64), "red")],
-    )
-    path = work_dir / "model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    stamp(path, contract)
+    path = write_dark_is_defect(work_dir / "model.onnx", contract)
+    parity = Parity(images=3, batch_size=3, max_level_difference=0, mask_iou=1.0, flipped_verdicts=0)
+    weights = work_dir / "weights.safetensors"
+    weights.write_bytes(b"weights")
     return BuiltModel(
-        path=path,
         contract=contract,
-        parity=Parity(images=3, batch_size=3, max_level_difference=0, mask_iou=1.0, flipped_verdicts=0),
+        variants=[
+            Variant(precision="fp32", path=path, parity=parity.to_json(), reason=None),
+            Variant(precision="int8", path=None, parity={}, reason="It differs too much."),
+        ],
+        weights_path=weights,
+        operating_point={"tuned": False},
         scores=evaluate(files.val, engine=onnx_engine(path), contract=contract),
+        overlays=[],
         figures={},
     )
 
 
+def build_blind(files, /, **arguments):
+    """Give the same model with the threshold at certainty: it finds next to nothing."""
+    model = build_by_hand(files, **arguments)
+    contract = replace(model.contract, threshold=1.0)
+    path = model.variants[0].path
+    stamp(path, contract)
+    scores = evaluate(files.val, engine=onnx_engine(path), contract=contract)
+    return replace(model, contract=contract, scores=scores)
+
+
 @pytest.fixture
-def execute(trainer, database, storage, tmp_path):
+def place(settings, database, tmp_path):
+    trainer = TrainerSettings(device="cpu", work_dir=tmp_path / "work")
+    # Three validation images are too few to judge by; what the gate decides is not the point here.
+    gate = GateSettings(min_groups=1, margin=1, first_min_iou=0, min_pooled_iou=0.001)
+    return Workplace.open(settings.model_copy(update={"trainer": trainer, "gate": gate}), database=database)
+
+
+@pytest.fixture
+def execute(trainer, database, place):
     """Claim a run and do it in this process, with a chosen build."""
 
     def execute(run_id, *, build=build_by_hand, interruption=None):
@@ -60,15 +77,7 @@ def execute(trainer, database, storage, tmp_path):
             claimed, database=database, lease_s=60, max_attempts=2, interruption=interruption or Interruption()
         )
         with lease.held():
-            return execute_run(
-                claimed,
-                lease=lease,
-                database=database,
-                storage=storage,
-                work_dir=tmp_path / "work",
-                device="cpu",
-                build=build,
-            )
+            return execute_run(claimed, lease=lease, place=place, build=build)
 
     return execute
 
@@ -78,16 +87,62 @@ def _numbers(database):
         return [version.number for version in session.query(ModelVersion).order_by(ModelVersion.number)]
 
 
-def test_a_second_version_is_published_but_not_put_into_service(trainer, revision, database, execute):
+def test_a_first_version_goes_into_service_and_an_equal_second_one_is_judged_against_it(
+    trainer, revision, database, execute
+):
     first, second = trainer.request(revision), trainer.request(revision)
 
     numbers = [execute(first), execute(second)]
 
     with database.transaction() as session:
+        lines = [(line.action.value, line.number, line.previous) for line in history(session).lines]
         champion = find_champion(session)
     assert numbers == [1, 2]
-    assert champion.number == 1
+    assert lines[-1] == ("promoted", 1, None)
+    assert lines[0][1:] == (2, 1)
+    assert champion.number == (2 if lines[0][0] == "promoted" else 1)
+    gate = trainer.row(second).figures["gate"]
+    assert gate["promoted"] == (lines[0][0] == "promoted")
+    assert gate["figures"]["difference"]["mean"] == 0
     assert trainer.row(second).state is TrainingRunState.SUCCEEDED
+
+
+def test_a_worse_challenger_is_refused_and_the_champion_stays(trainer, revision, database, execute):
+    execute(trainer.request(revision))
+
+    execute(trainer.request(revision), build=build_blind)
+
+    with database.transaction() as session:
+        (line, _) = history(session).lines
+        champion = find_champion(session)
+    assert (line.action.value, line.number, line.previous) == ("refused", 2, 1)
+    assert champion.number == 1
+
+
+def test_a_variant_that_was_not_made_is_recorded_with_its_reason(trainer, revision, database, execute):
+    execute(trainer.request(revision))
+
+    with database.transaction() as session:
+        variants = session.scalars(select(ModelVariant).order_by(ModelVariant.precision)).all()
+    assert [(variant.precision, variant.key is None, variant.reason) for variant in variants] == [
+        ("fp32", False, None),
+        ("int8", True, "It differs too much."),
+    ]
+
+
+def test_a_run_from_the_champion_takes_over_its_network(trainer, revision, execute):
+    execute(trainer.request(revision))
+    started = []
+
+    def look(files, /, *, config, start, **arguments):
+        started.append((config.encoder, config.input_size_wh, start.weights.read_bytes()))
+        return build_by_hand(files, config=config, start=start, **arguments)
+
+    second = trainer.request(revision, start="champion", encoder="mobilenet_v2", input_size_wh=[128, 128])
+    execute(second, build=look)
+
+    assert started == [("tu-resnet10t", (64, 64), b"weights")]
+    assert trainer.row(second).config["encoder"] == "tu-resnet10t"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +150,7 @@ def test_a_second_version_is_published_but_not_put_into_service(trainer, revisio
     [
         pytest.param(ExportParityFailed(), "export_parity_failed", id="the file differs from the network"),
         pytest.param(TrainingFailed("The loss became nan."), "training_failed", id="the training fails"),
-        pytest.param(OSError(28, "No space left on device"), "training_failed", id="the disk is full"),
+        pytest.param(OSError(28, "No space left on device"), "disk_full", id="the disk is full"),
         pytest.param(ZeroDivisionError("a bug"), "unexpected", id="a bug"),
     ],
 )
@@ -141,7 +196,8 @@ def test_a_stop_before_publishing_publishes_nothing(trainer, revision, database,
     with pytest.raises(TrainingInterrupted):
         execute(run_id, build=build_and_stop, interruption=interruption)
 
-    assert trainer.row(run_id).error_code == "training_interrupted"
+    row = trainer.row(run_id)
+    assert (row.state, row.attempts, row.error_code) == (TrainingRunState.PENDING, 0, None)
     assert _numbers(database) == []
 
 
@@ -151,7 +207,7 @@ def test_a_trainer_that_lost_its_lease_publishes_nothing(trainer, revision, data
     def build_too_slowly(files, /, **arguments):
         with database.transaction() as session:
             session.execute(TRAINING_RUN_LEASE_RUNS_OUT)
-        reconcile_runs(database=database, queue=queue, resend_after_s=60)
+        reconcile_runs(database=database, queue=queue, resend_after_s=60, max_attempts=1)
         return build_by_hand(files, **arguments)
 
     with pytest.raises(TrainerLost):
@@ -161,14 +217,11 @@ def test_a_trainer_that_lost_its_lease_publishes_nothing(trainer, revision, data
     assert _numbers(database) == []
 
 
-def test_scratch_of_ended_runs_is_removed_and_of_running_ones_kept(trainer, revision, database, execute, tmp_path):
-    ended, running = trainer.request(revision), trainer.request(revision)
-    execute(ended)
-    claim_run(database=database, run_id=running, owner="another trainer", lease_s=60)
+def test_scratch_of_killed_trainers_is_removed(trainer, revision, execute, tmp_path):
     work = tmp_path / "work"
-    for name in (f"run-{ended}-killed", f"run-{running}-busy"):
-        (work / name).mkdir()
+    (work / "run-7-killed").mkdir(parents=True)
+    (work / "run-7-killed" / "half.onnx").write_bytes(b"half a model")
 
     execute(trainer.request(revision))
 
-    assert sorted(path.name for path in work.iterdir()) == ["images", f"run-{running}-busy"]
+    assert [path.name for path in work.iterdir()] == ["images"]

@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import datetime, time
+from zoneinfo import ZoneInfo
 
+import pytest
+
+from defectoscope.errors import SettingMissing
 from defectoscope.queue import messages
+from defectoscope.settings import NightSettings
 from trainer.schedule import schedule
 
 _LOOK = """
@@ -18,9 +24,9 @@ print([name for name in ("torch", "onnxruntime", "numpy") if name in sys.modules
 """
 
 
-def _run(tmp_path, **environment):
+def _run(tmp_path, script=_LOOK, **environment):
     return subprocess.run(
-        [sys.executable, "-c", _LOOK],
+        [sys.executable, "-c", script],
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("DEFECTOSCOPE_")},
             "DEFECTOSCOPE_CONNECTION_FILE": str(tmp_path / "no-connection.env"),
@@ -50,9 +56,51 @@ def test_a_missing_setting_is_one_sentence_and_no_traceback(tmp_path):
     assert len(run.stderr.splitlines()) == 1
 
 
+def _schedule(**night):
+    return schedule(reconcile_interval_s=15, night=NightSettings(**night))
+
+
 def test_reconciliation_is_asked_for_on_the_queue_that_never_waits():
-    (entry,) = schedule(reconcile_interval_s=15).values()
+    (entry,) = _schedule().values()
 
     assert entry["task"] == messages.RECONCILE
     assert entry["schedule"] == 15
     assert entry["options"] == {"queue": messages.CONTROL_QUEUE, "expires": 15}
+
+
+def test_the_night_is_asked_for_by_a_crontab_when_a_dataset_is_named():
+    entry = _schedule(dataset="steel", crontab="30 2 * * 1-5")["night"]
+
+    assert entry["task"] == messages.START_NIGHT
+    assert entry["options"]["queue"] == messages.CONTROL_QUEUE
+    assert (entry["schedule"].hour, entry["schedule"].minute) == ({2}, {30})
+    assert entry["schedule"].day_of_week == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("crontab", ["at two", "0 2 * *", "61 2 * * *", ""])
+def test_a_crontab_that_is_none_is_named(crontab):
+    with pytest.raises(SettingMissing, match="DEFECTOSCOPE_NIGHT__CRONTAB"):
+        _schedule(dataset="steel", crontab=crontab)
+
+
+@pytest.mark.parametrize(
+    ("timezone", "local_time"),
+    [pytest.param("UTC", time(2, 0), id="UTC"), pytest.param("Asia/Yekaterinburg", time(2, 0), id="far away")],
+)
+def test_the_clock_can_be_moved_to_just_before_the_night(tmp_path, timezone, local_time):
+    now = datetime.now(ZoneInfo(timezone))
+    night = datetime.combine(now.date(), local_time, tzinfo=now.tzinfo)
+    to_five_seconds_before = round((night - now).total_seconds()) - 5
+
+    run = _run(
+        tmp_path,
+        "from trainer.app import app; entry = app.conf.beat_schedule['night']['schedule']; entry.app = app;"
+        "print(entry.is_due(entry.now()).next)",
+        DEFECTOSCOPE_QUEUE__URL="redis://127.0.0.1:9/0",
+        DEFECTOSCOPE_NIGHT__DATASET="steel",
+        DEFECTOSCOPE_NIGHT__TIMEZONE=timezone,
+        DEFECTOSCOPE_NIGHT__CLOCK_OFFSET_S=str(to_five_seconds_before),
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) <= 6

@@ -13,12 +13,12 @@ import pytest
 
 from defectoscope.errors import TrainingInterrupted
 from trainer.interruption import Interruption
-from trainer.subprocesses import RunProcesses
+from trainer.subprocesses import WorkProcesses
 
 #: Says that it runs, then waits for the end of its input or for SIGTERM.
 _CHILD = """
 import pathlib, sys
-pathlib.Path(sys.argv[1], sys.argv[2]).touch()
+pathlib.Path(sys.argv[1], sys.argv[3]).touch()
 sys.stdin.read()
 pathlib.Path(sys.argv[1], "heard").touch()
 """
@@ -128,15 +128,15 @@ def test_the_end_of_a_parent_that_has_asked_ends_a_process_in_a_stage_that_asks_
 
 
 def test_a_process_is_waited_for_and_its_status_returned():
-    processes = RunProcesses((sys.executable, "-c", "import sys; sys.exit(int(sys.argv[1]))"))
+    processes = WorkProcesses((sys.executable, "-c", "import sys; sys.exit(int(sys.argv[2]))"))
 
-    assert processes.run(5) == 5
+    assert processes.run("run", 5) == 5
 
 
 def test_a_worker_that_is_told_to_stop_stops_its_processes_and_starts_no_other(tmp_path):
-    processes = RunProcesses(_command(tmp_path))
+    processes = WorkProcesses(_command(tmp_path))
     statuses = []
-    thread = threading.Thread(target=lambda: statuses.append(processes.run(7)))
+    thread = threading.Thread(target=lambda: statuses.append(processes.run("run", 7)))
     thread.start()
     _wait_for((tmp_path / "7").exists)
 
@@ -144,12 +144,12 @@ def test_a_worker_that_is_told_to_stop_stops_its_processes_and_starts_no_other(t
     thread.join(20)
 
     assert statuses == [-signal.SIGTERM]
-    assert processes.run(8) is None
+    assert processes.run("run", 8) is None
     assert not (tmp_path / "8").exists()
 
 
 def test_a_process_hears_when_its_parent_is_killed(tmp_path):
-    grandparent = f"from trainer.subprocesses import RunProcesses; RunProcesses({_command(tmp_path)!r}).run(9)"
+    grandparent = f"from trainer.subprocesses import WorkProcesses; WorkProcesses({_command(tmp_path)!r}).run('run', 9)"
     parent = os.posix_spawn(sys.executable, [sys.executable, "-c", grandparent], os.environ)
     _wait_for((tmp_path / "9").exists)
 
