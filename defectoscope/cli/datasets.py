@@ -184,6 +184,7 @@ def _print_dataset(dataset: Dataset) -> None:
         {
             "training": _count(dataset["train_count"], "image"),
             "validation": _count(dataset["val_count"], "image"),
+            "groups": dataset["groups"],
             "sha256": dataset["sha256"],
             "imported": format_time(dataset["created_at"]),
         },

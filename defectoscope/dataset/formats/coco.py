@@ -53,12 +53,14 @@ def read_coco(files: Mapping[str, Path], *, pictures: PictureFinder) -> Iterator
         Pictures with class masks, and what was left out and why.
     """
     records: list[_Record] = []
+    read_count = 0
     for name, path in files.items():
         try:
             document = _read_file(name, path)
         except AnnotationFileInvalid as exc:
             yield LeftOut(name, exc.code, exc.message)
             continue
+        read_count += 1
         yield from _read_document(name, document, pictures=pictures, records=records)
     has_split = any(record.split is not None for record in records)
     listed: dict[str, int] = {}
@@ -67,7 +69,8 @@ def read_coco(files: Mapping[str, Path], *, pictures: PictureFinder) -> Iterator
             listed[name] = listed.get(name, 0) + 1
     for record in records:
         yield from _read_record(record, pictures=pictures, listed=listed, has_split=has_split)
-    for name in pictures.names:
+    # Where no file could be read, that is the reason, and not that it lists nothing.
+    for name in pictures.names if read_count else ():
         if name not in listed:
             yield LeftOut(name, "image_not_listed", "No annotation file lists this image.")
 

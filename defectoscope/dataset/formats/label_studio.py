@@ -53,9 +53,11 @@ def read_label_studio(files: Mapping[str, Path], *, pictures: PictureFinder) -> 
         Pictures with class masks, and what was left out and why.
     """
     tasks: list[_Task] = []
+    read_count = 0
     for name, path in files.items():
         try:
             tasks += _read_tasks(name, read_json(path), pictures=pictures)
+            read_count += 1
         except AnnotationFileInvalid as exc:
             yield LeftOut(name, exc.code, exc.message)
     listed: dict[str, int] = {}
@@ -64,7 +66,8 @@ def read_label_studio(files: Mapping[str, Path], *, pictures: PictureFinder) -> 
             listed[name] = listed.get(name, 0) + 1
     for task in tasks:
         yield from _read_task(task, pictures=pictures, listed=listed)
-    for name in pictures.names:
+    # Where no file could be read, that is the reason, and not that it lists nothing.
+    for name in pictures.names if read_count else ():
         if name not in listed:
             yield LeftOut(name, "image_not_listed", "No annotation file lists this image.")
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from defectoscope.cli.dataset_report import check_any, print_findings, read_moves
 from defectoscope.cli.dataset_staging import StagedPicture, find_one_sided, stage
 from defectoscope.cli.dataset_upload import choose_entries
 from defectoscope.dataset.formats import LabelledPicture, LeftOut, Remark
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors import InvalidDataset, InvalidRequest
 from defectoscope.segmentation import decode_label, encode_class_mask
 from tests.images import encode
 from tests.unit.dataset.formats.drawing import draw_class_mask
@@ -151,3 +152,23 @@ def test_a_rejected_pair_keeps_the_servers_reason():
 
     assert entries == []
     assert (left_out.code, left_out.reason) == (problem["code"], problem["message"])
+
+
+def test_what_the_server_put_elsewhere_is_shown(capsys):
+    sentence = "It looks the same as val/a.jpg, which is in validation."
+    move = {"name": "train/b.jpg", "split": "val", "code": "duplicate_of_validation", "message": sentence}
+
+    print_findings("Put elsewhere than asked", read_moves({"moves": [move, move | {"name": "train/c.jpg"}]}))
+
+    shown = capsys.readouterr().out
+    assert "Put elsewhere than asked: 2" in shown
+    assert all(word in shown for word in ("duplicate_of_validation", sentence, "train/b.jpg, train/c.jpg"))
+
+
+def test_an_import_of_nothing_names_the_most_frequent_reason():
+    left_out = [LeftOut("a", "one", "First."), LeftOut("b", "two", "Second."), LeftOut("c", "two", "Second.")]
+
+    with pytest.raises(InvalidDataset, match=r"Most often: Second\.") as caught:
+        check_any([], left_out, as_json=True)
+
+    assert [item["code"] for item in caught.value.details["left_out"]] == ["one", "two", "two"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from defectoscope.dataset.formats import (
     write_label_studio,
     write_parquet,
 )
-from defectoscope.errors import ExportDirectoryNotEmpty
+from defectoscope.errors import ComponentMissing, ExportDirectoryNotEmpty
 from defectoscope.segmentation import decode_label
 from tests.images import encode, encode_turned
 from tests.unit.dataset.formats.drawing import draw_class_mask, find_pictures, list_below, make_picture, taken
@@ -149,6 +150,15 @@ def test_parquet_has_a_row_for_each_picture(tmp_path):
         assert row["image"] == picture.image
         assert row["image_sha256"] == picture.image_sha256
         np.testing.assert_array_equal(decode_label(row["label"]), picture.class_mask)
+
+
+def test_parquet_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    with pytest.raises(ComponentMissing, match=r"install defectoscope\[datasets\]"):
+        write_parquet([], tmp_path / "out")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_coco_describes_each_connected_region(tmp_path):
