@@ -8,7 +8,8 @@ from sqlalchemy import ARRAY, BigInteger, any_, func, literal, select, text
 from sqlalchemy.orm import Session
 
 from defectoscope.database import DatasetItem, DatasetRevision, Image, SplitAssignment
-from defectoscope.dataset.splits import Decision, Placed
+from defectoscope.dataset.groups import Placed
+from defectoscope.dataset.splits import Decision
 
 #: Held by whoever decides on sides, so that two imports at once agree. Any number that nothing else uses.
 _LOCK = 0x5B117

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, DatasetItem, DatasetRevision, Image, Label, Split
 from defectoscope.dataset.assignments import load_assignments, lock_assignments, remember_parts, save_assignments
-from defectoscope.dataset.splits import Candidate, Move, MoveCode, Placed, decide, side_name
+from defectoscope.dataset.groups import Candidate, Placed
+from defectoscope.dataset.splits import Move, MoveCode, decide, side_name
 from defectoscope.errors import InvalidDataset
 from defectoscope.storage import Storage
 
@@ -92,17 +93,16 @@ def create_revision(
         replaced = {member.image_id for member in asked}
         wanted = [*(member for member in base if member.image_id not in replaced), *asked]
         placed, moves = _place(session, wanted, val_fraction=val_fraction)
-        members = sorted(
-            ((member, placed[member.image_id]) for member in wanted),
-            key=lambda pair: (pair[0].name, pair[0].image_sha256),
-        )
+        wanted.sort(key=lambda member: (member.name, member.image_sha256))
+        members = [(member, placed[member.image_id]) for member in wanted]
         counts = Counter(split for _, (split, _) in members)
         for split in Split:
             if not counts[split]:
                 raise InvalidDataset(f"The dataset has no {split} image.", split=split.value)
         twins = [replace(twin, split=placed[image_id][0]) for image_id, twin in moves_of_twins]
         revision, is_new = _store(session, storage, name, members, counts)
-        return CreatedRevision(revision=revision, is_new=is_new, moves=[*moves, *twins])
+        told = sorted([*moves, *twins], key=lambda move: (move.name, move.code))
+        return CreatedRevision(revision=revision, is_new=is_new, moves=told)
 
 
 def _members(session: Session, label_ids: Sequence[int]) -> dict[int, _Member]:
@@ -218,7 +218,8 @@ def _place(
                 size_wh=member.size_wh,
                 shows_defect=member.shows_defect,
             )
-            for member in members
+            # In an order that does not depend on that of the request.
+            for member in sorted(members, key=lambda member: member.image_sha256)
             if member.image_id not in known
         ],
         list(known.values()),

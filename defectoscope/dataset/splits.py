@@ -1,20 +1,20 @@
 """Decides on which side of the split new images go, once and for ever; images of one group never part.
 
-A group is the images of one part where parts are named, else the images that look the same, else one image. A decision
-is never revised: no network is then ever scored on what it or its predecessor was trained on. Nothing is read or
-written here; `assignments` keeps the decisions.
+A decision is never revised: no network is then ever scored on what it or its predecessor was trained on. Nothing is
+read or written here; `assignments` keeps the decisions.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from defectoscope.database import Split
-from defectoscope.dataset.similarity import Components, find_alike
+from defectoscope.dataset.groups import Candidate, Group, Placed, find_groups
+from defectoscope.dataset.similarity import find_alike
 
 _SIDE_NAMES = {Split.TRAIN: "training", Split.VAL: "validation"}
 
@@ -56,41 +56,6 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """An image that has no side yet.
-
-    Attributes:
-        asked: the side that the caller wants, if any.
-        part: what it shows, if known.
-        perceptual_hash: as `similarity` computes it, if known.
-        size_wh: pixels.
-        shows_defect: by its label.
-    """
-
-    image_id: int
-    sha256: str
-    name: str
-    asked: Split | None
-    part: str | None
-    perceptual_hash: int | None
-    size_wh: tuple[int, int]
-    shows_defect: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """An image that has its side, in any dataset."""
-
-    image_id: int
-    name: str
-    split: Split
-    group_key: str
-    part: str | None
-    perceptual_hash: int | None
-    size_wh: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The side of an image, from now on."""
 
@@ -98,23 +63,6 @@ class Decision:
     split: Split
     group_key: str
     reason: Reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Link:
-    """From a new image to one that has its side: they show one part, or look the same."""
-
-    candidate: int
-    placed: Placed
-    by_part: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Group:
-    key: str
-    members: list[int]
-    links: list[_Link]
-    shows_defect: bool
 
 
 def decide(
@@ -140,7 +88,7 @@ def decide(
         return [], []
     everything: list[Candidate | Placed] = [*candidates, *placed]
     alike = find_alike([image.perceptual_hash for image in everything], [image.size_wh for image in everything])
-    groups = _group(candidates, placed, alike.pairs)
+    groups = find_groups(candidates, placed, alike.pairs)
     required = [_required_split(group, candidates) for group in groups]
     drawn = _draw(groups, required, counted=counted, val_fraction=val_fraction)
     decisions: dict[int, Decision] = {}
@@ -172,48 +120,7 @@ def decide(
     return [decisions[at] for at in range(len(candidates))], told
 
 
-def _group(candidates: Sequence[Candidate], placed: Sequence[Placed], pairs: Iterable[tuple[int, int]]) -> list[_Group]:
-    """Put the candidates into groups, and find what each group has to do with images that have their side."""
-    count = len(candidates)
-    everything: list[Candidate | Placed] = [*candidates, *placed]
-    components = Components(count)
-    links: dict[int, list[_Link]] = defaultdict(list)
-    first_of_part: dict[str, int] = {}
-    for at, candidate in enumerate(candidates):
-        if candidate.part is not None:
-            components.join(first_of_part.setdefault(candidate.part, at), at)
-    for image in placed:
-        if image.part in first_of_part:
-            at = first_of_part[image.part]
-            links[at].append(_Link(candidate=at, placed=image, by_part=True))
-    for first, second in pairs:
-        # Two named parts are what their names say, however much they look alike.
-        if first >= count or (everything[first].part is not None and everything[second].part is not None):
-            continue
-        if second < count:
-            components.join(first, second)
-        else:
-            links[first].append(_Link(candidate=first, placed=placed[second - count], by_part=False))
-    members: dict[int, list[int]] = defaultdict(list)
-    for at in range(count):
-        members[components.root(at)].append(at)
-    return [_new_group(group, [link for at in group for link in links[at]], candidates) for group in members.values()]
-
-
-def _new_group(members: list[int], links: list[_Link], candidates: Sequence[Candidate]) -> _Group:
-    """Name a group: as the group that it joins, by its part, or by its content, so that the name is one everywhere."""
-    # Where it has to do with both sides, it goes to validation.
-    links.sort(key=lambda link: (link.placed.split is not Split.VAL, not link.by_part, link.placed.image_id))
-    if links:
-        key = links[0].placed.group_key
-    else:
-        parts = [part for at in members if (part := candidates[at].part) is not None]
-        key = f"part:{min(parts)}" if parts else f"image:{min(candidates[at].sha256 for at in members)[:16]}"
-    shows_defect = any(candidates[at].shows_defect for at in members)
-    return _Group(key=key, members=members, links=links, shows_defect=shows_defect)
-
-
-def _required_split(group: _Group, candidates: Sequence[Candidate]) -> Split | None:
+def _required_split(group: Group, candidates: Sequence[Candidate]) -> Split | None:
     """Return the side that a group must be on; None where nothing says so."""
     if group.links:
         return group.links[0].placed.split
@@ -221,14 +128,14 @@ def _required_split(group: _Group, candidates: Sequence[Candidate]) -> Split | N
     return next((split for split in (Split.VAL, Split.TRAIN) if split in asked), None)
 
 
-def _reason(at: int, group: _Group, split: Split, candidates: Sequence[Candidate]) -> Reason:
+def _reason(at: int, group: Group, split: Split, candidates: Sequence[Candidate]) -> Reason:
     if candidates[at].asked is split:
         return Reason.GIVEN
     _, by_part = _cause(at, group, split, candidates)
     return Reason.PART if by_part else Reason.NEAR_DUPLICATE
 
 
-def _cause(at: int, group: _Group, split: Split, candidates: Sequence[Candidate]) -> tuple[str, bool]:
+def _cause(at: int, group: Group, split: Split, candidates: Sequence[Candidate]) -> tuple[str, bool]:
     """Return the name of the image for whose sake one is on its side, and whether they show one part."""
     part = candidates[at].part
     links = [link for link in group.links if link.placed.split is split]
@@ -241,7 +148,7 @@ def _cause(at: int, group: _Group, split: Split, candidates: Sequence[Candidate]
     return others[0].name, part is not None and others[0].part == part
 
 
-def _move(at: int, group: _Group, split: Split, reason: Reason, candidates: Sequence[Candidate]) -> Move | None:
+def _move(at: int, group: Group, split: Split, reason: Reason, candidates: Sequence[Candidate]) -> Move | None:
     """Tell where an image went if that is not what was asked, or if it was found to be a near-duplicate."""
     asked = candidates[at].asked
     # Where nothing was asked, an image that joins its part is no surprise, and neither is a copy of a training image.
@@ -254,7 +161,7 @@ def _move(at: int, group: _Group, split: Split, reason: Reason, candidates: Sequ
 
 
 def _draw(
-    groups: Sequence[_Group],
+    groups: Sequence[Group],
     required: Sequence[Split | None],
     *,
     counted: Mapping[tuple[Split, bool], int],
@@ -262,7 +169,7 @@ def _draw(
 ) -> dict[str, Split]:
     """Give each group that may go anywhere its side, by name, in an order that depends on the names alone."""
     tally: Counter[tuple[Split, bool]] = Counter(counted)
-    free: list[_Group] = []
+    free: list[Group] = []
     for group, split in zip(groups, required, strict=True):
         if split is None:
             free.append(group)
@@ -286,7 +193,7 @@ def _draw(
     return drawn
 
 
-def _to_change_over(free: Sequence[_Group]) -> _Group:
+def _to_change_over(free: Sequence[Group]) -> Group:
     """Return the group that goes to a side that would be empty: a small one, since there is only a handful."""
     # A side without a defect teaches and proves little, unless the other side would then have none.
     defective = [group for group in free if group.shows_defect]

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import hashlib
+
+import httpx
 import pytest
 
 from defectoscope.errors import TrainingFailed
 from defectoscope.registry import ImageEvaluation, promote
+from defectoscope.samples import draw_sample
+from defectoscope.samples.generate import encode_image, encode_label
 from defectoscope.segmentation import PixelCounts
 from defectoscope.training import claim_run, complete_run, fail_run, record_figures, record_metrics
 from tests.images import draw_part, encode
@@ -144,6 +149,107 @@ def test_a_set_that_cannot_be_trained_on_is_refused(client, steel, spoil):
     answer = client.post("/v1/datasets", json={"name": "steel", "entries": spoil(steel)})
 
     assert (answer.status_code, code_of(answer)) == (422, "invalid_dataset")
+
+
+@pytest.fixture
+def samples(client, services):
+    """Store drawn samples that differ from each other, and register them: stem to label id."""
+
+    def register(numbers, *, encoder=None, suffix="", **facts):
+        entries = []
+        for number in numbers:
+            sample = draw_sample(seed=5, number=number)
+            name = f"{number}{suffix}.png"
+            services.storage.put(f"in/{name}", (encoder or encode_image)(sample), content_type="image/png")
+            services.storage.put(f"labels/{name}", encode_label(sample), content_type="image/png")
+            entries.append(
+                {
+                    "name": name,
+                    "image_uri": services.uri(f"in/{name}"),
+                    "label_uri": services.uri(f"labels/{name}"),
+                    **facts,
+                }
+            )
+        answer = client.post("/v1/labels", json={"source": "dataset:drawn", "entries": entries}).json()
+        return [{"label_id": item["label_id"], "name": item["name"]} for item in answer["items"]]
+
+    return register
+
+
+def test_a_copy_of_a_validation_image_is_moved_and_reported(client, samples):
+    first = samples(range(4))
+    copies = samples([0, 1], suffix="-copy", encoder=lambda sample: encode(sample.pixels, "JPEG", quality=60))
+    splits = ["val", "train", "train", "train"]
+    client.post(
+        "/v1/datasets",
+        json={
+            "name": "drawn",
+            "entries": [{**entry, "split": split} for entry, split in zip(first, splits, strict=True)],
+        },
+    )
+
+    answer = client.post(
+        "/v1/datasets",
+        json={"name": "drawn", "extends": True, "entries": [{**copy, "split": "train"} for copy in copies]},
+    )
+
+    dataset = answer.json()
+    assert (dataset["reference"], dataset["train_count"], dataset["val_count"], dataset["groups"]) == (
+        "drawn@2",
+        4,
+        2,
+        4,
+    )
+    assert dataset["moves"] == [
+        {
+            "name": "0-copy.png",
+            "split": "val",
+            "code": "duplicate_of_validation",
+            "message": "It looks the same as 0.png, which is in validation.",
+        }
+    ]
+
+
+def test_images_of_one_part_stay_together_whether_labels_or_entries_name_it(client, samples, walk):
+    by_label = samples(range(3), part="tile-1")
+    by_entry = [{**entry, "part": "tile-2"} for entry in samples(range(3, 6))]
+
+    dataset = client.post("/v1/datasets", json={"name": "drawn", "entries": [*by_label, *by_entry]}).json()
+
+    sides = {}
+    for item in walk("/v1/datasets/drawn/items", limit=2):
+        sides.setdefault(item["group"], set()).add(item["split"])
+    assert dataset["groups"] == 2
+    assert sorted(sides) == ["part:tile-1", "part:tile-2"]
+    assert sorted(map(tuple, sides.values())) == [("train",), ("val",)]
+
+
+def test_the_items_of_a_dataset_can_be_fetched(client, samples, walk):
+    client.post("/v1/datasets", json={"name": "drawn", "entries": samples(range(5))})
+
+    items = walk("/v1/datasets/drawn@1/items", limit=2)
+
+    assert sorted(item["name"] for item in items) == [f"{number}.png" for number in range(5)]
+    for item in items:
+        sample = draw_sample(seed=5, number=int(item["name"].removesuffix(".png")))
+        height, width = sample.class_mask.shape
+        assert (item["width"], item["height"]) == (width, height)
+        for which in ("image", "label"):
+            data = httpx.get(item[f"{which}_url"]).content
+            assert hashlib.sha256(data).hexdigest() == item[f"{which}_sha256"]
+
+
+def test_the_items_of_an_unknown_dataset_are_not_found(client):
+    answer = client.get("/v1/datasets/copper/items")
+
+    assert (answer.status_code, code_of(answer)) == (404, "dataset_not_found")
+
+
+@pytest.mark.parametrize("val_fraction", [0, 1, -0.1, "much"])
+def test_a_share_that_is_none_is_refused(client, steel, val_fraction):
+    answer = client.post("/v1/datasets", json={"name": "steel", "entries": steel, "val_fraction": val_fraction})
+
+    assert (answer.status_code, code_of(answer)) == (422, "invalid_request")
 
 
 @pytest.mark.parametrize("reference", ["copper", "steel@2"])

@@ -7,10 +7,9 @@ from threading import Barrier
 import pytest
 
 from defectoscope.database import Split
-from defectoscope.dataset import RevisionEntry, create_revision, find_revision, labelled_images
+from defectoscope.dataset import RevisionEntry, find_revision, labelled_images
 from defectoscope.errors import DatasetNotFound, InvalidDataset
 from defectoscope.inspection.images import ImageFacts, register_images, register_label
-from defectoscope.storage import open_memory
 
 
 @pytest.fixture
@@ -45,11 +44,8 @@ def labelled(database):
 
 
 @pytest.fixture
-def store(database):
-    storage = open_memory()
-    return lambda entries, name="parts": create_revision(
-        database=database, storage=storage, name=name, entries=entries
-    ).revision, storage
+def store(make, storage):
+    return lambda entries, name="parts": make(entries, name=name).revision, storage
 
 
 def _entry(labelled, number, split=Split.TRAIN, *, name=None):
