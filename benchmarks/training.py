@@ -21,7 +21,7 @@ both and fused Adam                 1 % and 5 % less: 4 and 45 million parameter
 ==================================  ===============================================  ===========
 
 The last figure of ResNet101 is more than Adam can explain; the machine was busier in the rows above it. Depthwise
-convolutions are what holds MobileNetV2 back: the backward passes of six of them are a third of its step. In this
+convolutions are what holds MobileNetV2 back: the backward passes of nine of them are a third of its step. In this
 benchmark, in a short run beside other work, the trainer was 1.96 times faster with MobileNetV2 and 2.17 times with
 ResNet101. `torch.compile` is not used: compiling takes longer than the quick recipe trains.
 """

@@ -57,6 +57,8 @@ def describe_encoder(run: TrainingRun) -> str | None:
         return None
     if used == "imagenet":
         return "started from ImageNet weights"
+    if used == "champion":
+        return "started from the weights of the version in service, the whole network"
     if used != "random":
         return f"started from the weights in {used}"
     if run["config"].get("encoder_weights") is None:
@@ -69,6 +71,7 @@ def describe_figures(run: TrainingRun) -> dict[str, Cell]:
     figures = run["figures"] or {}
     return {
         "encoder": describe_encoder(run),
+        "start": figures.get("start_note"),
         "images": _describe_images(figures),
         "computed": _describe_hardware(figures),
         "best epoch": _describe_epochs(figures),
@@ -88,15 +91,21 @@ def _describe_images(figures: dict[str, Any]) -> str | None:
 def _describe_hardware(figures: dict[str, Any]) -> str | None:
     if "device" not in figures:
         return None
-    arithmetic = {"bf16": " in bf16", "off": " in fp32"}.get(figures.get("autocast", ""), "")
-    return f"on {figures['device']}{arithmetic}"
+    arithmetic = {"bf16": " in bf16", "fp16": " in fp16", "off": " in fp32"}.get(figures.get("autocast", ""), "")
+    shared = f", each batch shared by {figures['devices']} processes" if figures.get("devices", 1) > 1 else ""
+    return f"on {figures['device']}{arithmetic}{shared}"
 
 
 def _describe_epochs(figures: dict[str, Any]) -> str | None:
     if "best_epoch" not in figures:
         return None
-    cut_short = ", ended by the time budget" if figures.get("stopped_by_budget") else ""
-    return f"{figures['best_epoch']} of {figures['epochs_run']}{cut_short}"
+    resumed = f", resumed after epoch {figures['resumed_after']}" if figures.get("resumed_after") else ""
+    ended = ""
+    if figures.get("stopped_early"):
+        ended = ", ended because none was better for long"
+    elif figures.get("stopped_by_budget"):
+        ended = ", ended by the time budget"
+    return f"{figures['best_epoch']} of {figures['epochs_run']}{resumed}{ended}"
 
 
 def _describe_time(figures: dict[str, Any]) -> str | None:

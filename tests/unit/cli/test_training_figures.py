@@ -80,6 +80,7 @@ def test_a_run_that_found_nothing_yet_says_nothing(figures):
 def test_figures_are_said_in_words_and_rounded():
     assert describe_figures(_run(FIGURES)) == {
         "encoder": "started from random weights, as the recipe says",
+        "start": None,
         "images": "96 trained on, 24 validated on",
         "computed": "on cpu in fp32",
         "best epoch": "7 of 8, ended by the time budget",
@@ -88,6 +89,33 @@ def test_figures_are_said_in_words_and_rounded():
         "validation": "IoU defect 0.812, IoU mean 0.900, Dice 0.896, pooled over 24 images",
         "per image": "IoU defect 0.750, IoU mean 0.870, Dice 0.800",
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "sentence"),
+    [
+        pytest.param({"autocast": "fp16", "device": "cuda"}, "computed", "on cuda in fp16", id="fp16"),
+        pytest.param(
+            {"devices": 4}, "computed", "on cpu in fp32, each batch shared by 4 processes", id="several devices"
+        ),
+        pytest.param({"devices": 1}, "computed", "on cpu in fp32", id="one device"),
+        pytest.param(
+            {"resumed_after": 3, "stopped_early": True},
+            "best epoch",
+            "7 of 8, resumed after epoch 3, ended because none was better for long",
+            id="resumed and ended early",
+        ),
+        pytest.param({"start_note": "No champion."}, "start", "No champion.", id="no champion to start from"),
+        pytest.param(
+            {"encoder_weights_used": "champion"},
+            "encoder",
+            "started from the weights of the version in service, the whole network",
+            id="from the champion",
+        ),
+    ],
+)
+def test_what_is_unusual_about_a_run_is_said(changes, name, sentence):
+    assert describe_figures(_run({**FIGURES, **changes}))[name] == sentence
 
 
 def test_an_epoch_shows_its_metrics_by_importance_and_rounded():
