@@ -132,7 +132,7 @@ class ModelDetailsOut(ModelOut):
         _MODEL
         | {
             "contract": {"defectoscope.architecture": "DeepLabV3Plus", "defectoscope.version": "3"},
-            "operating_point": {"threshold": 0.5, "min_area_px": 16, "escape_rate": {"value": 0.02, "high": 0.05}},
+            "operating_point": {"threshold": 0.5, "min_area_px": 16, "tuned": True, "escape_rate": {"mean": 0.02}},
             "evaluations": [EvaluationOut.example()],
             "ledger": [LedgerLineOut.example()],
         }

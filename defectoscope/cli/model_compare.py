@@ -91,4 +91,5 @@ def _print_images(found: dict[str, Any], *, shown: int) -> None:
         indent=2,
     )
     if left_out:
-        say(f"  {left_out} images in between are left out; --images 0 shows all.", style="dim")
+        between = "1 image in between is" if left_out == 1 else f"{left_out} images in between are"
+        say(f"  {between} left out; --images 0 shows all.", style="dim")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from defectoscope.cli.model_ledger import account
-from defectoscope.cli.output import note, print_json, progress, say
+from defectoscope.cli.output import note, print_json, say
 from defectoscope.cli.session import JsonOption, open_client
 from defectoscope.cli.uploading import upload_paths
 from defectoscope.cli.watching import watch_until
@@ -100,16 +100,20 @@ def read_size(text: str | None) -> list[int] | None:
 
 
 def _watch(client: Client, import_id: int) -> ModelImport:
-    with progress(f"Import {import_id}", None) as bar:
+    """Say each state that an import comes to, and return it when it has ended."""
+    said = ""
 
-        def show(found: ModelImport) -> None:
-            bar.show(completed=0, total=None, detail=found["state"])
+    def show(found: ModelImport) -> None:
+        nonlocal said
+        if found["state"] != said and found["state"] not in _FINAL_STATES:
+            note(f"Import {import_id} is {found['state']}.")
+        said = found["state"]
 
-        return watch_until(
-            lambda: client.models.get_import(import_id),
-            is_over=lambda found: found["state"] in _FINAL_STATES,
-            show=show,
-        )
+    return watch_until(
+        lambda: client.models.get_import(import_id),
+        is_over=lambda found: found["state"] in _FINAL_STATES,
+        show=show,
+    )
 
 
 def _print_import(found: ModelImport) -> None:

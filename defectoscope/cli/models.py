@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from defectoscope.cli.model_compare import compare
+from defectoscope.cli.model_figures import describe_figures, describe_operating_point
 from defectoscope.cli.model_files import bundle, export
 from defectoscope.cli.model_imports import import_model
 from defectoscope.cli.model_ledger import (
@@ -102,25 +103,6 @@ app.command()(export)
 app.command()(bundle)
 
 
-def describe_figures(figures: dict[str, Any] | None) -> dict[str, Cell]:
-    """Return figures as names and values for people: rounded, nested names joined, intervals in brackets."""
-    told: dict[str, Cell] = {}
-    for name, value in (figures or {}).items():
-        title = name.replace("_", " ")
-        if isinstance(value, dict):
-            bounds = value.get("low"), value.get("high")
-            central = next((value[key] for key in ("rate", "value", "mean") if key in value), None)
-            if central is not None and None not in bounds:
-                told[title] = f"{_short(central)} ({_short(bounds[0])} to {_short(bounds[1])})"
-                continue
-            told.update({f"{title}, {inner}": cell for inner, cell in describe_figures(value).items()})
-        elif isinstance(value, list):
-            told[title] = ", ".join(str(_short(entry)) for entry in value) or None
-        else:
-            told[title] = _short(value)
-    return told
-
-
 def _standing(model: dict[str, Any]) -> Text | str:
     if model["is_champion"]:
         return Text("champion", style="green")
@@ -134,9 +116,8 @@ def _published(model: dict[str, Any]) -> str | None:
 
 
 def _facts(model: dict[str, Any]) -> dict[str, Cell]:
-    point = describe_figures(model["operating_point"])
     return {
-        "network": f"{model['architecture']} with {model['encoder']}",
+        "network": f"{model['architecture']}, encoder {model['encoder']}",
         "input": f"{_size(model)} px",
         "settings": f"threshold {model['threshold']:g}, min area {model['min_area_px']} px",
         "came from": "an import" if model["origin"] == "import" else "training",
@@ -145,7 +126,7 @@ def _facts(model: dict[str, Any]) -> dict[str, Cell]:
         "registered": format_time(model["created_at"]),
         "retired": format_time(model["retired_at"]),
         "files dropped": format_time(model["weights_dropped_at"]),
-        **{f"at this point: {name}": cell for name, cell in point.items()},
+        **describe_operating_point(model["operating_point"]),
     }
 
 
@@ -219,12 +200,6 @@ def _print_ledger(lines: list[dict[str, Any]]) -> None:
         indent=2,
         column_width=_TEXT_WIDTH,
     )
-
-
-def _short(value: Any) -> Cell:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _size(model: dict[str, Any]) -> str:

@@ -143,7 +143,7 @@ def _shared_revision(session: Session, a: int, b: int, revision_id: int | None) 
     if wanted:
         return scored[a][max(wanted)]
     where = {number: [f"{row.name}@{row.number}" for row in rows.values()] for number, rows in scored.items()}
-    told = " and ".join(f"version {number} on {', '.join(names) or 'none'}" for number, names in where.items())
+    told = " and ".join(f"version {number} on {', '.join(names) or 'no revision'}" for number, names in where.items())
     raise ScoresNotComparable(
         f"The two versions were not scored on the same dataset revision: {told}. A training run scores its version and "
         "the champion on its revision; start one, or compare versions that share one.",

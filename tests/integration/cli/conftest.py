@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -81,6 +82,8 @@ def environment(connections, bare_environment, tmp_path_factory):
         "DEFECTOSCOPE_API__URL": f"http://127.0.0.1:{port}",
         "DEFECTOSCOPE_WORKER__MODEL_CACHE_DIR": str(tmp_path_factory.mktemp("models")),
         "DEFECTOSCOPE_WORKER__DEVICE": "cpu",
+        "DEFECTOSCOPE_TRAINER__WORK_DIR": str(tmp_path_factory.mktemp("training")),
+        "DEFECTOSCOPE_TRAINER__DEVICE": "cpu",
     }
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
@@ -123,7 +126,9 @@ def _wait_until_ready(url, log):
         time.sleep(0.1)
 
 
-def _publish_model(environment, directory):
+@contextmanager
+def open_parts(environment):
+    """The database and the storage of a system, for what no command does."""
     config = S3Config(
         endpoint_url=environment["DEFECTOSCOPE_STORAGE__ENDPOINT_URL"],
         region=environment["DEFECTOSCOPE_STORAGE__REGION"],
@@ -133,6 +138,37 @@ def _publish_model(environment, directory):
     )
     database = Database(environment["DEFECTOSCOPE_DATABASE__URL"])
     try:
-        put_in_service(database=database, storage=open_s3(config), directory=directory)
+        yield database, open_s3(config)
     finally:
         database.close()
+
+
+@pytest.fixture(scope="module")
+def parts(system):
+    """The database and the storage of the running system."""
+    with open_parts(system.environment) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def trainer(system, tmp_path_factory):
+    """A trainer beside the running system, for imports."""
+    log = tmp_path_factory.mktemp("trainer") / "trainer.log"
+    celery = ("-m", "celery", "--quiet", "-A", "trainer.app", "worker", "-Q", "training", "-P", "threads", "-c", "1")
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, *celery, "--without-mingle", "--without-gossip"],
+            env=system.environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield log
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def _publish_model(environment, directory):
+    with open_parts(environment) as (database, storage):
+        put_in_service(database=database, storage=storage, directory=directory)

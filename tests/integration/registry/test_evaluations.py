@@ -171,7 +171,7 @@ def test_versions_without_a_common_revision_are_not_compared_and_that_says_what_
     with registry.database.transaction() as session:
         with pytest.raises(ScoresNotComparable, match="version 1 on steel@1 and version 2 on steel@2") as apart:
             compare(session, 1, 2)
-        with pytest.raises(ScoresNotComparable, match="version 3 on none"):
+        with pytest.raises(ScoresNotComparable, match="version 3 on no revision"):
             compare(session, 1, 3)
         with pytest.raises(ScoresNotComparable, match="itself"):
             compare(session, 1, 1)
