@@ -130,7 +130,7 @@ class GateSettings(_Section):
     """What a challenger must show to be promoted."""
 
     margin: float = Field(0.005, ge=0, le=1, description="mean IoU that a challenger may, by chance, be worse")
-    slice_margin: float = Field(0.02, ge=0, le=1, description="mean IoU that it may lose on one slice")
+    slice_margin: float = Field(0.03, ge=0, le=1, description="mean IoU that it may lose on one slice")
     min_groups: int = Field(10, ge=1, description="groups of validation images below which no challenger is judged")
     first_min_iou: float = Field(0.2, ge=0, le=1, description="least mean IoU per image of a first version")
     min_pooled_iou: float = Field(0.1, gt=0, le=1, description="least IoU over all pixels of every version")

@@ -19,7 +19,6 @@ from defectoscope.dataset import LabelledImage
 from defectoscope.errors import DatasetNotFound, InvalidDataset, InvalidImage, InvalidLabel, LabelSizeMismatch
 from defectoscope.layout import IMAGES_FOLDER, LABELS_FOLDER, pair_labels
 from defectoscope.segmentation import UInt8Array, decode_image, decode_label
-from defectoscope.storage import Storage
 from trainer.cache import FileCache
 
 log = structlog.get_logger(__name__)
@@ -143,11 +142,6 @@ def open_revision(images: Sequence[LabelledImage], *, cache: FileCache) -> Label
             )
         )
     return LabelledFiles(train=tuple(sides["train"]), val=tuple(sides["val"]))
-
-
-def fetch_revision(images: Sequence[LabelledImage], *, storage: Storage, cache_dir: Path) -> LabelledFiles:
-    """Open a revision behind a cache of the usual bound; nothing that reads it may be sent to another process."""
-    return open_revision(images, cache=FileCache(cache_dir, max_bytes=20 * 2**30, open_storage=lambda: storage))
 
 
 def decode_ahead(

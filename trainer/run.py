@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 from sqlalchemy import select
@@ -82,32 +83,27 @@ def execute_run(run: ClaimedRun, *, lease: RunLease, place: Workplace, build: Bu
             images = labelled_images(session, revision.id)
             number = session.scalar(select(ModelVersion.number).where(ModelVersion.training_run_id == run.run_id))
         files = open_revision(images, cache=place.cache)
-        if number is None:
-            with tempfile.TemporaryDirectory(dir=place.work_dir, prefix=f"{_SCRATCH}{run.run_id}-") as scratch:
+        with tempfile.TemporaryDirectory(dir=place.work_dir, prefix=f"{_SCRATCH}{run.run_id}-") as scratch:
+            report = _Report(run=run, dataset=f"{revision.name}@{revision.number}", place=place, scratch=Path(scratch))
+            if number is None:
                 number = _build_and_publish(
-                    run,
-                    files,
-                    dataset=f"{revision.name}@{revision.number}",
-                    lease=lease,
-                    place=place,
-                    checkpoints=checkpoints,
-                    scratch=Path(scratch),
-                    build=build,
+                    run, files, lease=lease, place=place, checkpoints=checkpoints, report=report, build=build
                 )
-        lease.stage("gate")
-        decision = challenge(
-            number,
-            files=files.val,
-            revision_id=revision.id,
-            database=place.database,
-            storage=place.storage,
-            model_dir=place.work_dir / "models",
-            rules=place.rules,
-            actor=f"training run {run.run_id}",
-            check=lease.check,
-        )
-        if decision is not None:
-            lease.found({"gate": decision})
+            lease.stage("gate")
+            decision = challenge(
+                number,
+                files=files.val,
+                revision_id=revision.id,
+                database=place.database,
+                storage=place.storage,
+                model_dir=place.work_dir / "models",
+                rules=place.rules,
+                actor=f"training run {run.run_id}",
+                check=lease.check,
+            )
+            if decision is not None:
+                lease.found({"gate": decision})
+                report.store(gate=decision)
         checkpoints.forget()
     return number
 
@@ -116,11 +112,10 @@ def _build_and_publish(
     run: ClaimedRun,
     files: LabelledFiles,
     *,
-    dataset: str,
     lease: RunLease,
     place: Workplace,
     checkpoints: StoredCheckpoints,
-    scratch: Path,
+    report: _Report,
     build: Build,
 ) -> int:
     config, weights = _resolve(run, place=place)
@@ -128,19 +123,54 @@ def _build_and_publish(
     model = build(
         files,
         config=config,
-        dataset_revision=dataset,
+        dataset_revision=report.dataset,
         device=place.device,
-        work_dir=scratch,
+        work_dir=report.scratch,
         observer=lease,
-        start=Start(weights=weights, checkpoint=checkpoints.fetch(scratch), checkpoints=checkpoints),
+        start=Start(weights=weights, checkpoint=checkpoints.fetch(report.scratch), checkpoints=checkpoints),
     )
     lease.stage("report")
-    _store_report(run, model, config=config, dataset=dataset, place=place, scratch=scratch)
+    report.model, report.config = model, config
+    report.store()
     # From here on a stop is not heard: the version is published, or nothing of it is.
     lease.stage("publishing")
     number = _publish(model, run=run, place=place)
     log.info("model_version.published", number=number, run_id=run.run_id)
     return number
+
+
+@dataclass(slots=True, kw_only=True)
+class _Report:
+    """The page about a run; stored when the model is made, and again when the gate has answered."""
+
+    run: ClaimedRun
+    dataset: str
+    place: Workplace
+    scratch: Path
+    #: None for a trainer that found the version published: then the page is stored already, without the gate's answer.
+    model: BuiltModel | None = None
+    config: TrainingConfig | None = None
+
+    def store(self, **figures: Any) -> None:
+        """Write the page, with further figures, and say where it is."""
+        if self.model is None or self.config is None:
+            return
+        with self.place.database.transaction() as session:
+            # From the rows: they also have the epochs of trainers before this one.
+            epochs = view_run(session, self.run.run_id).metrics
+        path = self.scratch / "report.html"
+        write_report(
+            path,
+            title=f"Training run {self.run.run_id}",
+            facts={"dataset": self.dataset},
+            recipe=self.config.to_json(),
+            epochs=[{"epoch": epoch, **values} for epoch, values in epochs.items()],
+            figures={**self.model.figures, **figures},
+            overlays=self.model.overlays,
+        )
+        key = f"training/{self.run.run_id}/report-{self.run.token}.html"
+        self.place.storage.put_file(key, path, content_type="text/html; charset=utf-8")
+        record_report(database=self.place.database, run=self.run, key=key)
 
 
 def _resolve(run: ClaimedRun, *, place: Workplace) -> tuple[TrainingConfig, Path | None]:
@@ -169,27 +199,6 @@ def _resolve(run: ClaimedRun, *, place: Workplace) -> tuple[TrainingConfig, Path
         "input_size_wh": contract.input_size_wh,
     }
     return TrainingConfig.resolve({**config.to_json(), **network}), weights
-
-
-def _store_report(
-    run: ClaimedRun, model: BuiltModel, *, config: TrainingConfig, dataset: str, place: Workplace, scratch: Path
-) -> None:
-    with place.database.transaction() as session:
-        # From the rows: they also have the epochs of trainers before this one.
-        epochs = view_run(session, run.run_id).metrics
-    path = scratch / "report.html"
-    write_report(
-        path,
-        title=f"Training run {run.run_id}",
-        facts={"dataset": dataset},
-        recipe=config.to_json(),
-        epochs=[{"epoch": epoch, **values} for epoch, values in epochs.items()],
-        figures=model.figures,
-        overlays=model.overlays,
-    )
-    key = f"training/{run.run_id}/report-{run.token}.html"
-    place.storage.put_file(key, path, content_type="text/html; charset=utf-8")
-    record_report(database=place.database, run=run, key=key)
 
 
 def _publish(model: BuiltModel, *, run: ClaimedRun, place: Workplace) -> int:

@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import func, select, update
 
 from defectoscope.database import LedgerAction, ModelVersion, Promotion, TrainingRun, TrainingRunState
@@ -14,7 +15,7 @@ from defectoscope.registry import find_champion
 from defectoscope.training import reconcile_runs
 from defectoscope.training.queries import view_run
 
-_PATIENCE_S = 90
+_PATIENCE_S = 180
 STAGES = (
     "data",
     "training",
@@ -46,6 +47,8 @@ def _let_lease_run_out(database, queue):
     reconcile_runs(database=database, queue=queue, resend_after_s=60, max_attempts=100)
 
 
+# Twelve processes that import torch, one after the other.
+@pytest.mark.timeout(900)
 def test_a_run_whose_trainer_is_killed_in_every_stage_publishes_once_and_is_judged_once(
     trainer, revision, database, queue, storage
 ):
