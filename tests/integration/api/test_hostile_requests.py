@@ -48,6 +48,18 @@ REQUESTS = {
         "/v1/training-runs",
         {"content": b'{"dataset":"a","config":{"a":"\\ud800"}}', "headers": J},
     ),
+    "a moment as a number": ("GET", "/v1/models/history?as_of=1e300", {}),
+    "a version too large": ("GET", "/v1/models/compare?a=1&b=99999999999999999999", {}),
+    "a surrogate in a reason": (
+        "POST",
+        "/v1/models/1/promote",
+        {"content": b'{"actor":"a","reason":"\\ud800"}', "headers": J},
+    ),
+    "a lone surrogate as a file name": (
+        "POST",
+        "/v1/model-imports",
+        {"content": b'{"actor":"a","file_name":"\\udfff","sha256":"' + b"0" * 64 + b'"}', "headers": J},
+    ),
     "NUL in a source of labels": (
         "POST",
         "/v1/labels",

@@ -251,6 +251,20 @@ def test_history_answers_for_any_moment(client, decide, model, publish_model):
     assert at("2126-01-01T00:00:00+05:00")["in_service"] == back
 
 
+@pytest.mark.parametrize(
+    ("moment", "in_service"),
+    [
+        pytest.param("0001-01-01T00:00:00+14:00", None, id="before the calendar in UTC"),
+        pytest.param("9999-12-31T23:59:59-14:00", 1, id="after the calendar in UTC"),
+    ],
+)
+@pytest.mark.usefixtures("model")
+def test_history_answers_at_both_ends_of_time(client, moment, in_service):
+    line = client.get("/v1/models/history", params={"as_of": moment}).json()["in_service"]
+
+    assert (line and line["model_version"]) == in_service
+
+
 @pytest.mark.parametrize("moment", ["2026-11-23T02:00:00", "yesterday"], ids=["no time zone", "no time"])
 def test_a_moment_must_be_clear(client, moment):
     answer = client.get("/v1/models/history", params={"as_of": moment})
