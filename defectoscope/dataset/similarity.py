@@ -149,7 +149,7 @@ def _candidates(
         band = hashes & mask
         order = np.argsort(band, kind="stable")
         ends = np.flatnonzero(np.diff(band[order])) + 1
-        for bucket in np.split(order, ends):
+        for bucket in (bucket for bucket in np.split(order, ends) if len(bucket) > 1):
             for rows, columns in _blocks(bucket, neighbours):
                 at_row, at_column = np.nonzero(np.bitwise_count(hashes[rows, np.newaxis] ^ hashes[columns]) <= most)
                 first, second = rows[at_row], columns[at_column]
@@ -177,8 +177,11 @@ def _blocks(bucket: _Indices, neighbours: npt.NDArray[np.int64]) -> Iterator[tup
     blocks = [bucket[start : start + _BLOCK] for start in range(0, len(bucket), _BLOCK)]
     # Each block with itself first: after that, most images of a crowd are known.
     for block in blocks:
-        if len(block) > 1:
-            yield block, block
+        is_few = neighbours[block] < LARGEST_CROWD
+        few = block[is_few]
+        if len(few):
+            yield few, few
+            yield few, block[~is_few]
     for number, rows in enumerate(blocks):
         for columns in blocks[number + 1 :]:
             is_few = neighbours[rows] < LARGEST_CROWD
