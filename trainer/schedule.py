@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery.schedules import ParseException, crontab
+from celery.schedules import schedule as every
 
 from defectoscope.errors import SettingMissing
 from defectoscope.queue.messages import CONTROL_QUEUE, RECONCILE, START_NIGHT
@@ -26,10 +27,12 @@ def schedule(*, reconcile_interval_s: int, night: NightSettings) -> dict[str, di
     Raises:
         SettingMissing: the crontab is not one.
     """
+    # Beat compares the times of its entries: all of them have to look at the same clock.
+    now = _shifted_clock(night.clock_offset_s)
     entries: dict[str, dict[str, Any]] = {
         "reconcile": {
             "task": RECONCILE,
-            "schedule": float(reconcile_interval_s),
+            "schedule": every(float(reconcile_interval_s), nowfun=now),
             # A message nobody took in time is worth nothing: the next one asks for the same.
             "options": {"queue": CONTROL_QUEUE, "expires": float(reconcile_interval_s)},
         }
@@ -37,7 +40,7 @@ def schedule(*, reconcile_interval_s: int, night: NightSettings) -> dict[str, di
     if night.dataset is not None:
         entries["night"] = {
             "task": START_NIGHT,
-            "schedule": _read_crontab(night.crontab, now=_shifted_clock(night.clock_offset_s)),
+            "schedule": _read_crontab(night.crontab, now=now),
             "options": {"queue": CONTROL_QUEUE, "expires": _NIGHT_EXPIRES_S},
         }
     return entries
