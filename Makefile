@@ -50,6 +50,8 @@ migrations: setup  ## Upgrade, compare, downgrade and upgrade an empty database
 
 bench: setup  ## Measure, as ratios within one run
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.variants
+	@$(BIN)/python -m benchmarks.training
 
 ci: lint types contracts migrations test  ## Everything that must pass before a commit lands
 

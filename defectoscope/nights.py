@@ -12,13 +12,12 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import exists, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from defectoscope.database import (
     Database,
-    DatasetItem,
     DatasetRevision,
     Night,
     NightState,
@@ -27,7 +26,7 @@ from defectoscope.database import (
     TrainingRun,
     TrainingRunState,
 )
-from defectoscope.dataset import find_revision
+from defectoscope.dataset import find_revision, new_labels_since
 from defectoscope.errors import DatasetNotFound
 from defectoscope.events import record_event
 from defectoscope.queue import Queue
@@ -162,20 +161,13 @@ def _look(session: Session, plan: NightPlan) -> _Found:
 def _count_new_labels(session: Session, revision: DatasetRevision) -> int:
     """Count the labels of a revision that the last successful run on its dataset did not have."""
     trained = session.scalar(
-        select(TrainingRun.dataset_revision_id)
-        .join(DatasetRevision, DatasetRevision.id == TrainingRun.dataset_revision_id)
+        select(DatasetRevision)
+        .join(TrainingRun, TrainingRun.dataset_revision_id == DatasetRevision.id)
         .where(TrainingRun.state == TrainingRunState.SUCCEEDED, DatasetRevision.name == revision.name)
         .order_by(TrainingRun.id.desc())
         .limit(1)
     )
-    known = aliased(DatasetItem)
-    is_known = exists().where(
-        known.revision_id == trained, known.image_id == DatasetItem.image_id, known.label_id == DatasetItem.label_id
-    )
-    counted = session.scalars(
-        select(func.count()).select_from(DatasetItem).where(DatasetItem.revision_id == revision.id, ~is_known)
-    )
-    return counted.one()
+    return new_labels_since(session, revision, since_revision=trained)
 
 
 def _labels(count: int | None) -> str:

@@ -24,9 +24,9 @@ from trainer.config import TrainingConfig
 from trainer.data import LabelledFiles
 from trainer.evaluate import ScoredImage, evaluate
 from trainer.export import export_onnx, stamp
-from trainer.fit import fit
+from trainer.fit import FitOutcome, fit
 from trainer.hardware import available_cores, choose_device
-from trainer.network import build_network
+from trainer.network import build_network, create_network
 from trainer.operating_point import Costs, choose_operating_point
 from trainer.overlays import ValidationOverlay, draw_overlays
 from trainer.runtime import onnx_engine
@@ -209,34 +209,38 @@ def _train(
         files, contract=contract_of(config, dataset_revision=None), augmentation=config.augmentation, seed=config.seed
     )
     observer.stage("training")
-    checkpoint = start.checkpoint
-    while True:
+    tell(device=str(chosen), train_images=len(train), val_images=len(val))
+
+    def go_on(network: nn.Module, checkpoint: Path | None) -> FitOutcome:
+        return fit(
+            network,
+            train=train,
+            val=val,
+            config=config,
+            device=chosen,
+            work_dir=work_dir,
+            on_epoch=observer.epoch,
+            check=observer.check,
+            checkpoints=start.checkpoints,
+            resume_from=checkpoint,
+        )
+
+    def begin() -> tuple[nn.Module, FitOutcome]:
         built = build_network(config, initial_weights=start.weights)
         # Told before the first epoch: where the network starts explains the figures that follow better than all else.
-        tell(
-            encoder_weights_used=built.encoder_weights_used,
-            start_note=built.start_note,
-            device=str(chosen),
-            train_images=len(train),
-            val_images=len(val),
-        )
+        tell(encoder_weights_used=built.encoder_weights_used, start_note=built.start_note)
+        return built.network, go_on(built.network, None)
+
+    if start.checkpoint is None:
+        network, outcome = begin()
+    else:
         try:
-            outcome = fit(
-                built.network,
-                train=train,
-                val=val,
-                config=config,
-                device=chosen,
-                work_dir=work_dir,
-                on_epoch=observer.epoch,
-                check=observer.check,
-                checkpoints=start.checkpoints,
-                resume_from=checkpoint,
-            )
-            break
+            # What the network started from was told by the trainer that began.
+            network = create_network(config)
+            outcome = go_on(network, start.checkpoint)
         except CheckpointInvalid as exc:
             log.warning("checkpoint.not_used", reason=exc.message, consequence="the training begins afresh")
-            checkpoint = None
+            network, outcome = begin()
     log.info("training.finished", epochs=outcome.epochs_run, best_epoch=outcome.best_epoch, **outcome.best)
     tell(
         autocast=outcome.autocast,
@@ -249,7 +253,7 @@ def _train(
         stopped_early=outcome.stopped_early,
         training_seconds=outcome.epochs_s,
     )
-    return built.network, outcome.weights_path
+    return network, outcome.weights_path
 
 
 def _costs(config: TrainingConfig) -> Costs | None:

@@ -118,7 +118,12 @@ def _charts(epochs: Sequence[Mapping[str, Any]], *, best_epoch: int | None) -> l
         ),
         curves.plot(
             "Validation scores",
-            {"val_iou_defect": "IoU of the defect", "val_dice": "Dice", "val_iou_mean": "IoU, mean of both classes"},
+            {
+                "val_iou_best": "IoU of the defect at its best threshold",
+                "val_iou_defect": "at the recipe's",
+                "val_dice": "Dice",
+                "val_iou_mean": "IoU, mean of both classes",
+            },
             epochs,
             marked_epoch=best_epoch,
             top=1.0,

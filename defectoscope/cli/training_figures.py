@@ -16,6 +16,7 @@ _TITLES = {
     "train_loss": "loss",
     "val_loss": "val loss",
     "val_iou_defect": "IoU defect",
+    "val_iou_best": "at best threshold",
     "val_iou_mean": "IoU mean",
     "val_dice": "Dice",
     "learning_rate": "learning rate",
@@ -28,6 +29,7 @@ _FORMATS = {
     "seconds": ".1f",
     "images_per_s": ".1f",
     "val_iou_defect": ".4f",
+    "val_iou_best": ".4f",
     "val_iou_mean": ".4f",
     "val_dice": ".4f",
 }

@@ -31,6 +31,7 @@ def test_every_epoch_reports_the_same_finite_figures(tiny_training):
     expected = {
         "train_loss",
         "val_loss",
+        "val_iou_best",
         "val_iou_defect",
         "val_iou_mean",
         "val_dice",
@@ -48,7 +49,7 @@ def test_the_network_ends_with_the_weights_of_its_best_epoch(tiny_training):
     kept = load_file(tiny_training.model_path.with_name("best.safetensors"))
     weights = tiny_training.network.state_dict()
 
-    best = max(tiny_training.epochs, key=lambda epoch: tiny_training.epochs[epoch]["val_iou_defect"])
+    best = max(tiny_training.epochs, key=lambda epoch: tiny_training.epochs[epoch]["val_iou_best"])
     assert tiny_training.outcome.best_epoch == best
     assert all(torch.equal(kept[name], weights[name]) for name in weights)
     assert not tiny_training.network.training

@@ -133,7 +133,7 @@ def test_images_beside_their_file_are_meant(folder):
 def test_a_path_of_another_machine_means_its_file_name(folder):
     root = folder("images/a.png", "images/b.png")
 
-    findings = read(root, one=describe(name="C:\\work\\a.png"), two=describe(name="/home/someone/set/b.png"))
+    findings = read(root, one=describe(name="C:\\work\\a.png"), two=describe(name="/data/someone/set/b.png"))
 
     assert set(taken(findings)) == {"images/a.png", "images/b.png"}
 
