@@ -260,7 +260,7 @@ class Unexpected(Fault):
 
 
 class ModelNotReady(Conflict):
-    """No model version has been promoted yet; train one with `defectoscope training start`."""
+    """No model version is in service; train one, or see `defectoscope models history` for what was refused."""
 
 
 class ModelVersionNotFound(NotFound):

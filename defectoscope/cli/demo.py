@@ -99,6 +99,7 @@ def _tell_the_story(shell: _Shell, scratch: Path, out: Path) -> list[str]:
         *("training", "start", "--dataset", "samples", "--preset", "quick"),
         *("--set", f"time_budget_s={_TRAINING_BUDGET_S}", "--watch"),
     )
+    shell.type("models", "history")
     shell.type(
         *("samples", "generate", str(batch), "--count", str(_BATCH_IMAGES)),
         *("--seed", str(_BATCH_SEED), "--layout", "flat"),
