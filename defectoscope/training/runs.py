@@ -220,8 +220,16 @@ def cancel_run(session: Session, run_id: int) -> None:
     if session.get(TrainingRun, run_id) is None:
         raise TrainingRunNotFound(f"There is no training run {run_id}.", run_id=run_id)
     unfinished = (TrainingRun.id == run_id, TrainingRun.state.in_((TrainingRunState.PENDING, TrainingRunState.RUNNING)))
-    if not _fail(session, unfinished, error=TrainingCancelled(), run_id=run_id, severity=Severity.INFO):
+    error = TrainingCancelled()
+    if not _end(session, unfinished, state=TrainingRunState.FAILED, error_code=error.code, error_message=error.message):
         raise TrainingRunNotCancellable(f"Training run {run_id} has already ended.", run_id=run_id)
+    record_event(
+        session,
+        kind="training.cancelled",
+        subject=f"training_run:{run_id}",
+        message=f"Training run {run_id} was cancelled.",
+        code=error.code,
+    )
 
 
 def reconcile_runs(*, database: Database, queue: Queue, resend_after_s: int, max_attempts: int) -> None:
@@ -261,21 +269,14 @@ def reconcile_runs(*, database: Database, queue: Queue, resend_after_s: int, max
             after_commit(session, lambda: send_or_leave(queue, [messages.run_training(run_id) for run_id in owed]))
 
 
-def _fail(
-    session: Session,
-    which: tuple[Any, ...],
-    *,
-    error: DefectoscopeError,
-    run_id: int,
-    severity: Severity = Severity.ERROR,
-) -> bool:
+def _fail(session: Session, which: tuple[Any, ...], *, error: DefectoscopeError, run_id: int) -> bool:
     """End a run with a named error and write the event, both or neither."""
     if not _end(session, which, state=TrainingRunState.FAILED, error_code=error.code, error_message=error.message):
         return False
     record_event(
         session,
         kind="training.failed",
-        severity=severity,
+        severity=Severity.ERROR,
         subject=f"training_run:{run_id}",
         message=f"Training run {run_id} failed: {error.message}",
         code=error.code,
