@@ -135,7 +135,7 @@ def test_a_run_is_shown_with_its_figures_and_its_epochs(capsys):
     print_run(_run(FIGURES, encoder_weights="imagenet", metrics=[{"epoch": 1, "values": METRICS}]))
 
     lines = capsys.readouterr().out.splitlines()
-    assert "  encoder     started from random weights: the pretrained ones could not be fetched" in lines
+    assert "  encoder       started from random weights: the pretrained ones could not be fetched" in lines
     assert lines[-3].split() == (
         ["epoch", "loss", "val", "loss", "IoU", "defect", "learning", "rate", "seconds", "images/s", "some", "more"]
     )
