@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from defectoscope.registry import (
     renew_import,
 )
 from defectoscope.segmentation import ModelContract
-from defectoscope.storage import Storage
+from defectoscope.storage import Storage, hash_file
 from trainer.cache import FileCache
 from trainer.data import open_revision
 from trainer.evaluate import evaluate
@@ -102,7 +101,7 @@ def _import(
     with tempfile.TemporaryDirectory(dir=work_dir, prefix="import-") as scratch:
         given = Path(scratch) / "given.onnx"
         storage.get_to_file(claimed.key, given, max_bytes=FileLimits().max_bytes)
-        if _sha256(given) != claimed.sha256:
+        if hash_file(given) != claimed.sha256:
             raise StorageFault(f"The stored file of {claimed.file_name} does not have its recorded hash.")
         report = wrap_in_process(given, out=Path(scratch) / "wrapped.onnx", facts=_facts(claimed))
         check()
@@ -161,8 +160,3 @@ def _score(
         if score.file.image_id is not None
     ]
     return entries, revision.id
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,14 +5,13 @@ Only the last one is kept. A storage that is away costs the run nothing but this
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import structlog
 
 from defectoscope.database import Database
 from defectoscope.errors import NotFound, NotNow
-from defectoscope.storage import Storage
+from defectoscope.storage import Storage, hash_file
 from defectoscope.training import Checkpoint, ClaimedRun, record_checkpoint
 
 log = structlog.get_logger(__name__)
@@ -48,7 +47,7 @@ class StoredCheckpoints:
         except NotFound as exc:
             log.warning("checkpoint.gone", run_id=self._run.run_id, reason=exc.message, consequence="begins afresh")
             return None
-        if _sha256(path) != self._last.sha256:
+        if hash_file(path) != self._last.sha256:
             log.warning("checkpoint.altered", run_id=self._run.run_id, key=self._last.key, consequence="begins afresh")
             return None
         log.info("checkpoint.fetched", run_id=self._run.run_id, epoch=self._last.epoch)
@@ -58,7 +57,7 @@ class StoredCheckpoints:
         """Store the checkpoint of an epoch and forget the one before."""
         # The token in the key: a trainer that lost the run without knowing writes beside its successor, not over it.
         key = f"{_prefix(self._run)}{self._run.token}-{epoch}.safetensors"
-        checkpoint = Checkpoint(key=key, sha256=_sha256(path), epoch=epoch)
+        checkpoint = Checkpoint(key=key, sha256=hash_file(path), epoch=epoch)
         try:
             self._storage.put_file(key, path, content_type="application/octet-stream")
             recorded = record_checkpoint(database=self._database, run=self._run, checkpoint=checkpoint)
@@ -77,8 +76,3 @@ class StoredCheckpoints:
 
 def _prefix(run: ClaimedRun) -> str:
     return f"training/{run.run_id}/checkpoints/"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from defectoscope.database import Database
 from defectoscope.errors import Fault, ModelVariantUnavailable, ModelWeightsDropped
-from defectoscope.registry.stored_files import ONNX, WEIGHTS, sha256_of
+from defectoscope.registry.stored_files import ONNX, WEIGHTS
 from defectoscope.registry.versions import find_file, find_version
-from defectoscope.storage import Storage
+from defectoscope.storage import Storage, hash_file
 
 
 def fetch_variant(*, database: Database, storage: Storage, number: int, precision: str, directory: Path) -> Path:
@@ -56,14 +56,14 @@ def fetch_weights(*, database: Database, storage: Storage, number: int, director
 def _fetch(storage: Storage, key: str | None, sha256: str | None, *, number: int, path: Path) -> Path:
     if key is None or sha256 is None:
         raise Fault(f"The record of model version {number} names no file.", number=number)
-    if path.exists() and sha256_of(path) == sha256:
+    if path.exists() and hash_file(path) == sha256:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
     os.close(descriptor)
     try:
         storage.get_to_file(key, Path(partial))
-        if sha256_of(Path(partial)) != sha256:
+        if hash_file(Path(partial)) != sha256:
             raise Fault(f"The stored file of model version {number} does not have its recorded hash.", key=key)
         # Renamed when whole: another process sees a complete file or none.
         Path(partial).replace(path)

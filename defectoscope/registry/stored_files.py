@@ -6,7 +6,6 @@ the transaction ends, so that a file is never deleted while somebody records tha
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, ModelVariant, ModelVersion
 from defectoscope.errors import Fault, ObjectNotFound
-from defectoscope.storage import Storage
+from defectoscope.storage import Storage, hash_file
 
 #: Extensions, which are part of the keys.
 ONNX = ".onnx"
@@ -56,7 +55,7 @@ def store_file(session: Session, storage: Storage, path: Path, *, extension: str
     Raises:
         Fault: what is stored is not what was sent.
     """
-    sha256 = sha256_of(path)
+    sha256 = hash_file(path)
     stored = StoredFile(key=key_of(sha256, extension), sha256=sha256, size_bytes=path.stat().st_size)
     _lock_content(session, sha256)
     if not _is_whole(storage, stored, scratch_dir=path.parent):
@@ -92,12 +91,6 @@ def delete_unreferenced(*, database: Database, storage: Storage, key: str, sha25
         return True
 
 
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _lock_content(session: Session, sha256: str) -> None:
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"models/{sha256}", 0))))
 
@@ -111,7 +104,7 @@ def _is_whole(storage: Storage, file: StoredFile, *, scratch_dir: Path) -> bool:
         os.close(descriptor)
         try:
             storage.get_to_file(file.key, Path(scratch))
-            return sha256_of(Path(scratch)) == file.sha256
+            return hash_file(Path(scratch)) == file.sha256
         finally:
             Path(scratch).unlink(missing_ok=True)
     except ObjectNotFound:

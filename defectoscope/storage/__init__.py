@@ -7,7 +7,7 @@ requests, `content.py` stores by content, `uri.py` reads `s3://` addresses. Noth
 from __future__ import annotations
 
 from defectoscope.storage.buckets import Buckets
-from defectoscope.storage.content import content_key, put_content
+from defectoscope.storage.content import content_key, hash_file, put_content
 from defectoscope.storage.contract import ObjectInfo, Storage
 from defectoscope.storage.open import S3Config, open_local, open_memory, open_s3
 from defectoscope.storage.uri import S3Uri
@@ -19,6 +19,7 @@ __all__ = [
     "S3Uri",
     "Storage",
     "content_key",
+    "hash_file",
     "open_local",
     "open_memory",
     "open_s3",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 
 from defectoscope.errors import InvalidStorageKey
 from defectoscope.storage.contract import Storage
@@ -54,3 +55,9 @@ def put_content(storage: Storage, data: bytes, *, content_type: str) -> str:
     sha256 = hashlib.sha256(data).hexdigest()
     storage.put_if_absent(content_key(sha256), data, content_type=content_type)
     return sha256
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal, in flat memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

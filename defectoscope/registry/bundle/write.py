@@ -7,7 +7,6 @@ into here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from typing import IO, Any
 
 from defectoscope.errors import InvalidModel
 from defectoscope.segmentation import ModelContract
+from defectoscope.storage import hash_file
 
 #: The name under which such archives are known.
 BUNDLE_FILE_NAME = "nornickel_dockerfile.zip"
@@ -92,7 +92,7 @@ def write_bundle(
     if zip_path.is_dir():
         zip_path /= BUNDLE_FILE_NAME
     facts = facts or BundleFacts()
-    metadata = _metadata(contract, facts, sha256=_sha256(model_path))
+    metadata = _metadata(contract, facts, sha256=hash_file(model_path))
     texts = dict(_texts(contract, facts, metadata))
     descriptor, partial = tempfile.mkstemp(dir=zip_path.parent, suffix=".partial")
     try:
@@ -184,8 +184,3 @@ def _flatten(scores: Mapping[str, Any], *path: str) -> Iterator[tuple[str, Any]]
 def _cell(value: object) -> str:
     """Write a value so that it stays within its cell of a table: names of networks are free text."""
     return " ".join(str(value).split()).replace("|", "\\|")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
