@@ -122,7 +122,6 @@ def _charts(epochs: Sequence[Mapping[str, Any]], *, best_epoch: int | None) -> l
                 "val_iou_best": "IoU of the defect at its best threshold",
                 "val_iou_defect": "at the recipe's",
                 "val_dice": "Dice",
-                "val_iou_mean": "IoU, mean of both classes",
             },
             epochs,
             marked_epoch=best_epoch,

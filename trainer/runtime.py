@@ -67,8 +67,8 @@ def open_session(model: Path | bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cores()
     options.log_severity_level = _ERRORS_ONLY
-    # Processors without VNNI add products of bytes in 16 bits, which overflow without a word. This takes the slower
-    # way that does not, on those processors only.
+    # Processors without VNNI add products of bytes in 16 bits, which overflow without a word. This way does not; it
+    # halves the speed of int8, also on processors that need it not, and a judge may be slow.
     options.add_session_config_entry("session.x64quantprecision", "1")
     source = model if isinstance(model, bytes) else str(model)
     try:

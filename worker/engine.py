@@ -128,6 +128,15 @@ def _has_gpu() -> bool:
     return Path("/dev/nvidiactl").exists() or any(device.ep_name == _CUDA for device in devices)
 
 
+def _has_vnni() -> bool:
+    """Return whether the processor is known to multiply bytes and add the products in 32 bits."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
 def _open_session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
     provider = check_device(options.device)
     session_options = onnxruntime.SessionOptions()
@@ -135,8 +144,10 @@ def _open_session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSe
     session_options.log_severity_level = 3
     # Spinning threads burn the cores that decoding needs between two calls.
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # int8 on processors without VNNI: products of bytes are added in 16 bits and overflow without a word, unless told.
-    session_options.add_session_config_entry("session.x64quantprecision", "1")
+    if not _has_vnni():
+        # Without these instructions products of bytes are added in 16 bits and overflow without a word, unless a way is
+        # asked for that halves the speed of int8 everywhere.
+        session_options.add_session_config_entry("session.x64quantprecision", "1")
     session_options.intra_op_num_threads = 1 if provider == _CUDA else options.intra_op_threads or available_threads()
     if provider == _CUDA and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
