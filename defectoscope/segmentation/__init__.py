@@ -7,44 +7,61 @@ a storage or a process.
 from __future__ import annotations
 
 from defectoscope.segmentation.arrays import UInt8Array
-from defectoscope.segmentation.contract import INPUT_NAME, OUTPUT_NAME, Engine, ModelContract
+from defectoscope.segmentation.contract import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    RESIZE_POLICIES,
+    Engine,
+    ModelContract,
+    ResizePolicy,
+)
 from defectoscope.segmentation.decode import DecodedImage, DecodeLimits, decode_image, decode_index_label, decode_label
+from defectoscope.segmentation.layout import Assembly, Layout, lay_out
 from defectoscope.segmentation.masks import decode_mask, encode_class_mask, encode_mask
 from defectoscope.segmentation.metrics import IGNORED, PixelCounts, count_pixels, per_image_mean, pooled
 from defectoscope.segmentation.overlay import encode_overlay
+from defectoscope.segmentation.quick_decode import decode_quickly
 from defectoscope.segmentation.regions import Defect, find_defects
 from defectoscope.segmentation.segment import (
-    Segmentation,
-    SegmentationParams,
+    assemble_batch,
     from_model_output,
     segment,
     segment_batch,
     to_model_input,
 )
+from defectoscope.segmentation.threshold import Segmentation, SegmentationParams, find_lowest_level
 
 __all__ = [
     "IGNORED",
     "INPUT_NAME",
     "OUTPUT_NAME",
+    "RESIZE_POLICIES",
+    "Assembly",
     "DecodeLimits",
     "DecodedImage",
     "Defect",
     "Engine",
+    "Layout",
     "ModelContract",
     "PixelCounts",
+    "ResizePolicy",
     "Segmentation",
     "SegmentationParams",
     "UInt8Array",
+    "assemble_batch",
     "count_pixels",
     "decode_image",
     "decode_index_label",
     "decode_label",
     "decode_mask",
+    "decode_quickly",
     "encode_class_mask",
     "encode_mask",
     "encode_overlay",
     "find_defects",
+    "find_lowest_level",
     "from_model_output",
+    "lay_out",
     "per_image_mean",
     "pooled",
     "segment",

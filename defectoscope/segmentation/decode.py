@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from defectoscope.errors import ImageNotRecognised, InvalidImage, InvalidLabel, LabelValuesUnknown
 from defectoscope.segmentation.arrays import UInt8Array
-from defectoscope.segmentation.image_file import DEFAULT_LIMITS, DecodeLimits, open_upright
+from defectoscope.segmentation.image_file import DEFAULT_LIMITS, DecodeLimits, load_upright, open_checked, open_upright
 
 __all__ = ["DecodeLimits", "DecodedImage", "decode_image", "decode_index_label", "decode_label"]
 
@@ -40,19 +40,17 @@ class DecodedImage:
     """An image as the rest of the package wants it.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB, upright, C-contiguous and writable.
+        pixels: (H, W, 3) uint8 RGB, upright, C-contiguous and writable; smaller than the image where a reduction was
+            asked for.
+        shape_hw: height and width of the image in pixels, upright.
         format: "PNG", "JPEG", "TIFF", "BMP" or "WEBP", from the content.
         source_mode: Pillow's mode before conversion, such as "I;16", "CMYK" or "P".
     """
 
     pixels: UInt8Array
+    shape_hw: tuple[int, int]
     format: str
     source_mode: str
-
-    @property
-    def shape_hw(self) -> tuple[int, int]:
-        """Height and width in pixels, upright."""
-        return self.pixels.shape[0], self.pixels.shape[1]
 
 
 def decode_image(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
@@ -81,14 +79,24 @@ def decode_image(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Decod
         ImageMultiFrame: the file is animated or has several pages.
         ImageTruncated: the data ends early or is damaged.
     """
-    image = open_upright(data, limits=limits)
-    source_mode = image.mode
+    return decode_opened(open_checked(data, limits=limits))
+
+
+def decode_opened(file: ImageFile.ImageFile) -> DecodedImage:
+    """Decode a file that `open_checked` let through; otherwise as `decode_image`."""
+    source_mode = file.mode
+    image = load_upright(file)
     grey = _read_deep_grey(image)
     if grey is None:
         pixels = np.array(_convert_to_rgb(image))
     else:
         pixels = np.repeat(_scale_to_8_bits(grey, white=_find_white(image))[:, :, np.newaxis], 3, axis=2)
-    return DecodedImage(pixels=pixels, format=str(image.format), source_mode=source_mode)
+    return DecodedImage(
+        pixels=pixels,
+        shape_hw=(pixels.shape[0], pixels.shape[1]),
+        format=str(image.format),
+        source_mode=source_mode,
+    )
 
 
 def decode_label(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> UInt8Array:

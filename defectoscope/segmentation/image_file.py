@@ -16,6 +16,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
@@ -112,6 +114,11 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 
 def open_upright(data: bytes, *, limits: DecodeLimits) -> ImageFile.ImageFile | Image.Image:
     """Run every guard, decode the pixels and turn them upright; the mode is still that of the file."""
+    return load_upright(open_checked(data, limits=limits))
+
+
+def open_checked(data: bytes, *, limits: DecodeLimits) -> ImageFile.ImageFile:
+    """Run every guard that holds before a pixel is decoded; the file's header is read and nothing else."""
     if not data:
         raise ImageEmpty
     if len(data) > limits.max_bytes:
@@ -126,16 +133,43 @@ def open_upright(data: bytes, *, limits: DecodeLimits) -> ImageFile.ImageFile | 
     if image_format == "WEBP":
         # libwebp reserves the canvas as soon as its decoder is made, so the header is read first.
         _check_pixels(_read_webp_size_wh(data), limits=limits)
-    try:
+    with _naming_damage(image_format):
         image = _PLUGINS[image_format](io.BytesIO(data))
         _check_pixels(image.size, limits=limits)
         if getattr(image, "is_animated", False):
             raise ImageMultiFrame
         if isinstance(image, _TiffFile):
             image.check_coverage()
+        image.format = image_format
+        return image
+
+
+def load_upright(image: ImageFile.ImageFile) -> ImageFile.ImageFile | Image.Image:
+    """Decode the pixels of a file that `open_checked` let through and turn them upright."""
+    image_format = str(image.format)
+    with _naming_damage(image_format):
         # verify() calls a truncated JPEG or TIFF sound; only decoding tells.
         image.load()
-        turned = image.transpose(_TURNS[turn]) if (turn := _find_orientation(image)) in _TURNS else image
+        turn = read_turn(image)
+        turned = image if turn is None else image.transpose(turn)
+    turned.format = image_format
+    return turned
+
+
+def read_turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
+    """Give what turns the stored pixels upright, None where they are."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        value = image.tag_v2.get(_ORIENTATION_TAG, 1)
+        return _TURNS.get(value) if isinstance(value, int) else None
+    exif = image.info.get("exif", b"")
+    return _TURNS.get(read_orientation(exif)) if isinstance(exif, bytes) else None
+
+
+@contextmanager
+def _naming_damage(image_format: str) -> Iterator[None]:
+    """Have whatever Pillow raises for bad data leave as an error of ours."""
+    try:
+        yield
     except (MemoryError, Image.DecompressionBombError) as exc:
         raise ImageTooLarge("The image needs more memory than there is for one image.") from exc
     except _DAMAGED as exc:
@@ -143,8 +177,6 @@ def open_upright(data: bytes, *, limits: DecodeLimits) -> ImageFile.ImageFile | 
         if any(words in reason.lower() for words in _UNSUPPORTED):
             raise ImageNotRecognised(f"This kind of {image_format} is not accepted ({reason}).") from exc
         raise ImageTruncated(f"The {image_format} data ends early or is damaged ({reason}).") from exc
-    turned.format = image_format
-    return turned
 
 
 def _recognise(data: bytes) -> str | None:
@@ -184,11 +216,3 @@ def _check_pixels(size_wh: tuple[int, int], *, limits: DecodeLimits) -> None:
             height=height,
             max_pixels=limits.max_pixels,
         )
-
-
-def _find_orientation(image: ImageFile.ImageFile) -> int:
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        value = image.tag_v2.get(_ORIENTATION_TAG, 1)
-        return value if isinstance(value, int) else 1
-    exif = image.info.get("exif", b"")
-    return read_orientation(exif) if isinstance(exif, bytes) else 1
