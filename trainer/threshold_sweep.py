@@ -21,10 +21,11 @@ from defectoscope.segmentation import (
     ModelContract,
     PixelCounts,
     UInt8Array,
+    find_lowest_level,
     to_model_input,
 )
 from defectoscope.segmentation.metrics import IGNORED
-from defectoscope.segmentation.segment import find_lowest_level, to_image_size
+from defectoscope.segmentation.resize import resize
 from trainer.data import LabelledFile
 from trainer.hardware import available_cores
 
@@ -123,7 +124,7 @@ def _count_candidates(
     These are the counts of `from_model_output` at each candidate. Regions are found once for a threshold and not
     measured, since only their pixels count here; all minimum areas together then cost little more than one.
     """
-    resized = to_image_size(levels, shape_hw=(class_mask.shape[0], class_mask.shape[1]))
+    resized = resize(levels, shape_hw=(class_mask.shape[0], class_mask.shape[1]))
     counted: list[list[PixelCounts]] = []
     claimed_px = -1
     for threshold in thresholds:

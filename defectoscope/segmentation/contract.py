@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from defectoscope.errors import InvalidModel
 from defectoscope.segmentation.arrays import UInt8Array
@@ -20,11 +20,17 @@ OUTPUT_NAME = "defect"
 #: (N, H, W, 3) uint8 RGB in, (N, H, W) uint8 out; 255 is a certain defect.
 Engine = Callable[[UInt8Array], UInt8Array]
 
+#: How an image of another size than the model's comes to it: as a whole without regard to its aspect ratio, as a whole
+#: with it, or cut into overlapping tiles.
+ResizePolicy = Literal["stretch", "letterbox", "tile"]
+RESIZE_POLICIES: tuple[ResizePolicy, ...] = get_args(ResizePolicy)
+
 #: Version of the set of keys below; a file with another one is refused.
 SCHEMA_VERSION = "1"
 
 _PREFIX = "defectoscope."
 _CLASS_NAMES = ("background", "defect")
+_LEAST_SCALE, _GREATEST_SCALE = 0.01, 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +39,7 @@ class ModelContract:
 
     Attributes:
         input_size_wh: width and height the model sees, in pixels.
-        resize_policy: how an image of another size is brought to it; "stretch" ignores the aspect ratio.
+        resize_policy: how an image of another size is brought to it; see `ResizePolicy`.
         threshold: in (0, 1]; a pixel is defect when its probability is at least this.
         min_area_px: smaller regions are dropped, in pixels of the image at its own resolution.
         class_names: ("background", "defect").
@@ -41,10 +47,14 @@ class ModelContract:
         encoder: of the network, such as "resnet101".
         dataset_revision: what it was trained on; None when unknown (a foreign model).
         version: its number in the registry; None before it is registered.
+        tile_overlap_px: least overlap of neighbouring tiles, in pixels of the input, at most half its shorter side;
+            None where the file does not say, as files from before there were tiles.
+        model_scale: pixels of the input for each pixel of the image in a tile, 0.01 to 100; None where the file does
+            not say.
     """
 
     input_size_wh: tuple[int, int]
-    resize_policy: Literal["stretch"]
+    resize_policy: ResizePolicy
     threshold: float
     min_area_px: int
     class_names: tuple[str, ...]
@@ -52,6 +62,8 @@ class ModelContract:
     encoder: str
     dataset_revision: str | None
     version: int | None
+    tile_overlap_px: int | None = None
+    model_scale: float | None = None
 
     def __post_init__(self) -> None:
         _demand(
@@ -59,7 +71,7 @@ class ModelContract:
             "input_size_wh",
             "must be a width and a height of at least 1",
         )
-        _demand(self.resize_policy == "stretch", "resize_policy", 'must be "stretch"')
+        _demand(self.resize_policy in RESIZE_POLICIES, "resize_policy", f"must be one of {', '.join(RESIZE_POLICIES)}")
         _demand(0 < self.threshold <= 1, "threshold", "must be above 0 and at most 1")
         _demand(self.min_area_px >= 0, "min_area_px", "must not be negative")
         _demand(self.class_names == _CLASS_NAMES, "class_names", 'must be "background,defect"')
@@ -67,6 +79,16 @@ class ModelContract:
         _demand(bool(self.encoder), "encoder", "must not be empty")
         _demand(self.dataset_revision != "", "dataset_revision", "must not be empty where it is given")
         _demand(self.version is None or self.version >= 1, "version", "must be at least 1 where it is given")
+        _demand(
+            self.tile_overlap_px is None or 0 <= 2 * self.tile_overlap_px <= min(self.input_size_wh),
+            "tile_overlap_px",
+            "must be between 0 and half the shorter side of the input",
+        )
+        _demand(
+            self.model_scale is None or _LEAST_SCALE <= self.model_scale <= _GREATEST_SCALE,
+            "model_scale",
+            f"must be between {_LEAST_SCALE:g} and {_GREATEST_SCALE:g}",
+        )
 
     def to_metadata(self) -> dict[str, str]:
         """Write the contract as the strings of an ONNX file's ``metadata_props``; unknown facts are left out."""
@@ -85,6 +107,10 @@ class ModelContract:
             facts["dataset_revision"] = self.dataset_revision
         if self.version is not None:
             facts["version"] = str(self.version)
+        if self.tile_overlap_px is not None:
+            facts["tile_overlap_px"] = str(self.tile_overlap_px)
+        if self.model_scale is not None:
+            facts["model_scale"] = repr(float(self.model_scale))
         return {_PREFIX + name: value for name, value in facts.items()}
 
     @classmethod
@@ -102,12 +128,9 @@ class ModelContract:
         """
         schema_version = _text(metadata, "contract")
         _demand(schema_version == SCHEMA_VERSION, "contract", f'is "{schema_version}" and must be "{SCHEMA_VERSION}"')
-        resize_policy = _text(metadata, "resize_policy")
-        if resize_policy != "stretch":
-            raise _bad("resize_policy", f'is "{resize_policy}" and must be "stretch"')
         return cls(
             input_size_wh=_size(metadata, "input_size_wh"),
-            resize_policy="stretch",
+            resize_policy=_policy(metadata, "resize_policy"),
             threshold=_real(metadata, "threshold"),
             min_area_px=_whole(metadata, "min_area_px"),
             class_names=tuple(_text(metadata, "class_names").split(",")),
@@ -115,6 +138,8 @@ class ModelContract:
             encoder=_text(metadata, "encoder"),
             dataset_revision=metadata.get(_PREFIX + "dataset_revision"),
             version=_whole(metadata, "version") if _PREFIX + "version" in metadata else None,
+            tile_overlap_px=(_whole(metadata, "tile_overlap_px") if _PREFIX + "tile_overlap_px" in metadata else None),
+            model_scale=_real(metadata, "model_scale") if _PREFIX + "model_scale" in metadata else None,
         )
 
 
@@ -150,6 +175,14 @@ def _real(metadata: Mapping[str, str], name: str) -> float:
         raise _bad(name, f'is "{text}" and must be a number') from exc
     _demand(math.isfinite(value), name, f'is "{text}" and must be a number')
     return value
+
+
+def _policy(metadata: Mapping[str, str], name: str) -> ResizePolicy:
+    text = _text(metadata, name)
+    for policy in RESIZE_POLICIES:
+        if text == policy:
+            return policy
+    raise _bad(name, f'is "{text}" and must be one of {", ".join(RESIZE_POLICIES)}')
 
 
 def _size(metadata: Mapping[str, str], name: str) -> tuple[int, int]:

@@ -27,8 +27,8 @@ SPOKEN = st.text(min_size=1, max_size=20)
 @given(
     contract=st.builds(
         ModelContract,
-        input_size_wh=st.tuples(st.integers(1, 8192), st.integers(1, 8192)),
-        resize_policy=st.just("stretch"),
+        input_size_wh=st.tuples(st.integers(64, 8192), st.integers(64, 8192)),
+        resize_policy=st.sampled_from(["stretch", "letterbox", "tile"]),
         threshold=st.floats(0, 1, exclude_min=True),
         min_area_px=st.integers(0, 10**9),
         class_names=st.just(("background", "defect")),
@@ -36,6 +36,8 @@ SPOKEN = st.text(min_size=1, max_size=20)
         encoder=SPOKEN,
         dataset_revision=st.none() | SPOKEN,
         version=st.none() | st.integers(1, 10**9),
+        tile_overlap_px=st.none() | st.integers(0, 32),
+        model_scale=st.none() | st.floats(0.01, 100),
     )
 )
 def test_a_contract_survives_the_way_through_metadata(contract):
@@ -57,6 +59,18 @@ def test_the_metadata_is_what_the_file_format_promises():
         "defectoscope.encoder": "resnet101",
         "defectoscope.dataset_revision": "7f3a",
         "defectoscope.version": "12",
+    }
+
+
+def test_tiles_are_described_only_where_they_are_known():
+    contract = dataclasses.replace(CONTRACT, resize_policy="tile", tile_overlap_px=48, model_scale=0.5)
+
+    added = contract.to_metadata().items() - CONTRACT.to_metadata().items()
+
+    assert dict(added) == {
+        "defectoscope.resize_policy": "tile",
+        "defectoscope.tile_overlap_px": "48",
+        "defectoscope.model_scale": "0.5",
     }
 
 
@@ -87,7 +101,7 @@ def test_a_missing_key_is_named(name):
         pytest.param("input_size_wh", "256x0", id="zero-height"),
         pytest.param("input_size_wh", "256x-1", id="negative-height"),
         pytest.param("input_size_wh", "256x²", id="a-digit-that-is-no-number"),
-        pytest.param("resize_policy", "letterbox", id="unknown-policy"),
+        pytest.param("resize_policy", "squeeze", id="unknown-policy"),
         pytest.param("threshold", "half", id="threshold-in-words"),
         pytest.param("threshold", "0", id="threshold-zero"),
         pytest.param("threshold", "1.01", id="threshold-above-one"),
@@ -98,6 +112,10 @@ def test_a_missing_key_is_named(name):
         pytest.param("architecture", "", id="no-architecture"),
         pytest.param("encoder", "", id="no-encoder"),
         pytest.param("dataset_revision", "", id="empty-revision"),
+        pytest.param("tile_overlap_px", "97", id="tiles-that-overlap-by-more-than-half"),
+        pytest.param("tile_overlap_px", "-1", id="negative-overlap"),
+        pytest.param("model_scale", "0", id="scale-zero"),
+        pytest.param("model_scale", "inf", id="endless-scale"),
         pytest.param("version", "0", id="version-zero"),
         pytest.param("version", "latest", id="version-in-words"),
     ],
