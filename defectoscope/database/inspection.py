@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
+from decimal import Decimal
+from enum import IntEnum, StrEnum
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from defectoscope.database.base import Base, CreatedAt, Id, Json, Moment, Sha256, states
@@ -25,6 +26,14 @@ class JobState(StrEnum):
     def is_final(self) -> bool:
         """Whether the job has ended (a retry may open it again)."""
         return self not in {JobState.PENDING, JobState.RUNNING}
+
+
+class Priority(IntEnum):
+    """Which jobs workers take chunks of first; a higher one goes before every lower one."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
 
 
 class ChunkState(StrEnum):
@@ -75,13 +84,17 @@ class Image(Base):
 
 
 class Job(Base):
-    """One batch, pinned to the model version that was champion when it was submitted."""
+    """One batch, pinned to the model version that was champion when it was submitted.
+
+    The totals, from ``pending_images`` to ``dice_sum``, change in the transactions that change the items.
+    """
 
     __tablename__ = "jobs"
 
     id: Mapped[Id]
     name: Mapped[str | None]
     state: Mapped[JobState] = mapped_column(states(JobState), server_default=JobState.PENDING.value)
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default="1", comment="0 low, 1 normal, 2 high")
     source: Mapped[Json] = mapped_column(comment="what was submitted: images, a prefix or an archive")
     params: Mapped[Json] = mapped_column(comment="threshold, min_area_px, overlays, mm_per_px, qa_min_iou")
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
@@ -90,15 +103,32 @@ class Job(Base):
     enumeration_cursor: Mapped[str | None] = mapped_column(comment="how far enumeration has come; it resumes there")
     enumerated_at: Mapped[Moment | None] = mapped_column(comment="when every image had its item")
     dispatched_at: Mapped[Moment | None] = mapped_column(comment="when the enumeration message was last sent")
+    paused_at: Mapped[Moment | None] = mapped_column(comment="no chunk of it is claimed while this is set")
     cancel_requested_at: Mapped[Moment | None]
     finished_at: Mapped[Moment | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
+    pending_images: Mapped[int] = mapped_column(server_default="0")
+    succeeded_images: Mapped[int] = mapped_column(server_default="0")
+    failed_images: Mapped[int] = mapped_column(server_default="0")
+    cancelled_images: Mapped[int] = mapped_column(server_default="0")
+    label_errors: Mapped[int] = mapped_column(server_default="0")
+    defective_images: Mapped[int] = mapped_column(server_default="0")
+    defects: Mapped[int] = mapped_column(server_default="0", comment="of results, each counted once")
+    scored_images: Mapped[int] = mapped_column(server_default="0", comment="images with a result and a label")
+    tp: Mapped[int] = mapped_column(server_default="0", comment="pixels, summed over the scored images")
+    fp: Mapped[int] = mapped_column(server_default="0")
+    fn: Mapped[int] = mapped_column(server_default="0")
+    tn: Mapped[int] = mapped_column(server_default="0")
+    iou_defect_sum: Mapped[Decimal] = mapped_column(server_default="0", comment="over images; decimal: no drift")
+    iou_background_sum: Mapped[Decimal] = mapped_column(server_default="0")
+    dice_sum: Mapped[Decimal] = mapped_column(server_default="0")
     created_at: Mapped[CreatedAt]
 
     __table_args__ = (
         Index("ix_jobs_unfinished", "id", postgresql_where=text("state IN ('pending', 'running')")),
         Index("ix_jobs_created_at", "created_at"),
+        CheckConstraint("priority BETWEEN 0 AND 2", name="priority"),
     )
 
 
@@ -110,15 +140,26 @@ class Chunk(Base):
     id: Mapped[Id]
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
     state: Mapped[ChunkState] = mapped_column(states(ChunkState), server_default=ChunkState.PENDING.value)
+    image_count: Mapped[int] = mapped_column(Integer, server_default="0")
     attempts: Mapped[int] = mapped_column(server_default="0", comment="counted at claim, so a kill counts")
     lease_owner: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(server_default="0", comment="fencing token, raised by every claim")
     lease_expires_at: Mapped[Moment | None]
-    dispatched_at: Mapped[Moment | None] = mapped_column(comment="when its message was last sent")
+    dispatched_at: Mapped[Moment | None] = mapped_column(comment="not used since 0003; the next migration drops it")
     finished_at: Mapped[Moment | None]
     created_at: Mapped[CreatedAt]
 
-    __table_args__ = (Index("ix_chunks_owed", "id", postgresql_where=text("state IN ('pending', 'running')")),)
+    __table_args__ = (
+        # What a claim looks through: the chunks of one job, the lowest first.
+        Index("ix_chunks_owed", "job_id", "id", postgresql_where=text("state IN ('pending', 'running')")),
+        # What is being worked on, or was: a claim counts it, and the reconciler settles it.
+        Index(
+            "ix_chunks_begun",
+            "job_id",
+            "state",
+            postgresql_where=text("state IN ('pending', 'running') AND attempts > 0"),
+        ),
+    )
 
 
 class JobItem(Base):
@@ -134,15 +175,31 @@ class JobItem(Base):
     source_uri: Mapped[str] = mapped_column(comment="s3://bucket/key of the bytes")
     source_etag: Mapped[str | None] = mapped_column(comment="when known: other bytes under the key are an error")
     label_uri: Mapped[str | None] = mapped_column(comment="s3://bucket/key of the ground-truth mask")
-    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
+    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"))
     label_id: Mapped[int | None] = mapped_column(ForeignKey("labels.id"))
-    result_id: Mapped[int | None] = mapped_column(ForeignKey("results.id"), index=True)
+    result_id: Mapped[int | None] = mapped_column(ForeignKey("results.id"))
+    verdict: Mapped[Verdict | None] = mapped_column(states(Verdict), comment="that of its result")
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     label_error_code: Mapped[str | None] = mapped_column(comment="the label was unusable; the result stands")
     label_error_message: Mapped[str | None]
 
-    __table_args__ = (UniqueConstraint("job_id", "name"), Index("ix_job_items_job_id_state", "job_id", "state"))
+    __table_args__ = (
+        UniqueConstraint("job_id", "name"),
+        # One for each order in which pages of a job are read.
+        Index("ix_job_items_job_id_id", "job_id", "id"),
+        Index("ix_job_items_job_id_state_id", "job_id", "state", "id"),
+        Index(
+            "ix_job_items_job_id_verdict_result_id",
+            "job_id",
+            "verdict",
+            "result_id",
+            postgresql_where=text("result_id IS NOT NULL"),
+        ),
+        # Partial, so that enumeration does not pay for them.
+        Index("ix_job_items_image_id", "image_id", postgresql_where=text("image_id IS NOT NULL")),
+        Index("ix_job_items_result_id", "result_id", postgresql_where=text("result_id IS NOT NULL")),
+    )
 
 
 class Result(Base):
@@ -167,11 +224,18 @@ class Result(Base):
     provider: Mapped[str] = mapped_column(comment="execution provider that really ran")
     runtime_version: Mapped[str]
     latency_ms: Mapped[float] = mapped_column(comment="share of the model call's wall time")
+    resize_policy: Mapped[str] = mapped_column(
+        String(16), server_default="stretch", comment="stretch, letterbox or tile"
+    )
+    tile_count: Mapped[int] = mapped_column(Integer, server_default="1", comment="model inputs the image became")
+    model_scale: Mapped[float | None] = mapped_column(comment="model pixels for one of the image's")
     created_at: Mapped[CreatedAt]
 
     __table_args__ = (
         UniqueConstraint("image_id", "model_version_id", "params_sha256"),
         Index("ix_results_created_at", "created_at"),
+        Index("ix_results_verdict_id", "verdict", "id"),
+        Index("ix_results_model_version_id_id", "model_version_id", "id"),
     )
 
 
@@ -201,7 +265,7 @@ class DefectRow(Base):
 
     __table_args__ = (
         UniqueConstraint("result_id", "number"),
-        Index("ix_defects_area_px", "area_px"),
+        Index("ix_defects_area_px_id", "area_px", "id"),
         CheckConstraint("area_px > 0", name="area"),
     )
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import psycopg
 import pytest
 from alembic import command
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, make_url, text
 
 from defectoscope.database import Base
 from defectoscope.database.migrate import migration_config, upgrade
@@ -86,3 +87,67 @@ def test_two_migrations_at_once_wait_for_each_other(database_url):
 def test_a_migration_of_a_server_that_is_away_says_so():
     with pytest.raises(DatabaseUnavailable):
         upgrade("postgresql+psycopg://nobody@127.0.0.1:1/none")
+
+
+#: Two images share a result, a third is clean, a fourth was lost and has a flawed label; the chunk holds them all.
+ROWS_OF_0002 = """
+    INSERT INTO model_versions (number, contract) VALUES (1, '{}');
+    INSERT INTO images (sha256, key, size_bytes, width, height, format, source_mode)
+        SELECT repeat(n::text, 64), 'k', 1, 4, 4, 'PNG', 'RGB' FROM generate_series(1, 2) AS n;
+    INSERT INTO results (image_id, model_version_id, params_sha256, verdict, defect_px, defect_count, threshold,
+            min_area_px, mask_key, mask_sha256, variant, provider, runtime_version, latency_ms)
+        VALUES (1, 1, 'p', 'defective', 9, 3, 0.5, 1, 'k', 's', 'fp32', 'cpu', '1', 1),
+               (2, 1, 'p', 'clean', 0, 0, 0.5, 1, 'k', 's', 'fp32', 'cpu', '1', 1);
+    INSERT INTO labels (image_id, key, sha256, defect_px, source) VALUES (1, 'k', 's', 6, 'job:1');
+    INSERT INTO qa_scores (result_id, label_id, tp, fp, fn, tn) VALUES (1, 1, 1, 1, 1, 13);
+    INSERT INTO jobs (source, params, model_version_id, request_sha256, state)
+        VALUES ('{}', '{}', 1, 's', 'running'), ('{}', '{}', 1, 's', 'pending');
+    INSERT INTO chunks (job_id) VALUES (1);
+    INSERT INTO job_items (job_id, chunk_id, name, state, source_uri, image_id, result_id, label_id, label_error_code)
+        VALUES (1, 1, 'a', 'succeeded', 'u', 1, 1, 1, NULL), (1, 1, 'b', 'succeeded', 'u', 1, 1, 1, NULL),
+               (1, 1, 'c', 'succeeded', 'u', 2, 2, NULL, NULL), (1, 1, 'd', 'failed', 'u', NULL, NULL, NULL, 'bad'),
+               (1, 1, 'e', 'pending', 'u', NULL, NULL, NULL, NULL),
+               (1, 1, 'f', 'cancelled', 'u', NULL, NULL, NULL, NULL);
+"""
+
+
+def test_a_database_of_the_release_before_gets_the_totals_of_its_jobs(database_url):
+    config = migration_config(database_url)
+    command.upgrade(config, "0002")
+    _execute(database_url, ROWS_OF_0002)
+
+    upgrade(database_url)
+
+    jobs = _execute(
+        database_url,
+        """SELECT pending_images, succeeded_images, failed_images, cancelled_images, label_errors, defective_images,
+            defects, scored_images, tp, fp, fn, tn, round(iou_defect_sum, 6), round(iou_background_sum, 6),
+            round(dice_sum, 6), priority FROM jobs ORDER BY id""",
+    )
+    assert [tuple(map(float, job)) for job in jobs] == [
+        (1, 3, 1, 1, 1, 2, 3, 2, 2, 2, 2, 26, 0.666667, 1.733333, 1.0, 1),
+        (0,) * 15 + (1,),
+    ]
+    assert _execute(database_url, "SELECT verdict FROM job_items ORDER BY name") == [
+        ("defective",), ("defective",), ("clean",), (None,), (None,), (None,)
+    ]  # fmt: skip
+    assert _execute(database_url, "SELECT image_count FROM chunks") == [(6,)]
+
+
+def test_a_downgrade_keeps_the_rows_and_has_every_chunk_sent_again(database_url):
+    config = migration_config(database_url)
+    command.upgrade(config, "0002")
+    _execute(database_url, ROWS_OF_0002)
+    _execute(database_url, "UPDATE chunks SET dispatched_at = now()")
+    upgrade(database_url)
+
+    command.downgrade(config, "0002")
+
+    assert _execute(database_url, "SELECT dispatched_at FROM chunks") == [(None,)]
+    assert _execute(database_url, "SELECT count(*) FROM job_items") == [(6,)]
+
+
+def _execute(url, statements):
+    with psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(False)) as connection:
+        cursor = connection.execute(statements)
+        return cursor.fetchall() if cursor.description else None
