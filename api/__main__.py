@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 
 import uvicorn
 
+from api import metrics
 from api.app import create_app
 from defectoscope.errors import DefectoscopeError
 from defectoscope.logs import configure_logs
+from defectoscope.metrics import serve_metrics
 from defectoscope.settings import load_settings
 
 #: Requests in work get so long to end after the first SIGTERM or SIGINT.
@@ -25,20 +28,29 @@ def main() -> int:
         settings = load_settings()
         configure_logs(level=settings.log.level, form=settings.log.format, service="api")
         app = create_app(settings)
+        figures = metrics.open_figures(settings)
     except DefectoscopeError as exc:
         sys.stderr.write(f"{exc.message}\n")
         return 2
-    uvicorn.run(
-        app,
-        host=settings.api.host,
-        port=settings.api.port,
-        # Our own handlers and our own line for each request.
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
+    # When a signal ends the server it ends the process too, and what is not closed then is closed by the system.
+    with ExitStack() as until_the_end:
+        until_the_end.callback(figures.close)
+        exposition = serve_metrics(
+            [metrics.REGISTRY, figures], host=settings.metrics.host, port=settings.metrics.api_port
+        )
+        if exposition is not None:
+            until_the_end.enter_context(exposition)
+        uvicorn.run(
+            app,
+            host=settings.api.host,
+            port=settings.api.port,
+            # Our own handlers and our own line for each request.
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
     return 0
 
 

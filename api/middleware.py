@@ -1,4 +1,4 @@
-"""What happens around every request: its id, its line in the log, the last resort for errors, the limit of its body."""
+"""What happens around every request: its id, its time, its line in the log, the last resort for errors, a limit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.error_handlers import respond, respond_to
+from api.metrics import observe_request
 from defectoscope.errors import RequestTooLarge, Unexpected
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,10 @@ class RequestContext:
                 answer = respond(status=500, code=error.code, message=error.message, request_id=request_id)
                 await answer(scope, receive, send_with_id)
             finally:
+                seconds = time.perf_counter() - began_s
+                # Set by the router, once a route has taken the request.
+                route = getattr(scope.get("route"), "path", None)
+                observe_request(method=scope["method"], route=route, status=status, seconds=seconds)
                 # Reading changes nothing and is done all the time, by probes and by whoever watches a job.
                 is_routine = scope["method"] in {"GET", "HEAD"} and status < HTTPStatus.BAD_REQUEST
                 log.log(
@@ -72,7 +77,7 @@ class RequestContext:
                     method=scope["method"],
                     path=scope["path"],
                     status=status,
-                    ms=round((time.perf_counter() - began_s) * 1000, 1),
+                    ms=round(seconds * 1000, 1),
                 )
 
 

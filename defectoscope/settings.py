@@ -149,6 +149,25 @@ class ApiSettings(_Section):
     max_model_bytes: int = Field(2**30, ge=1, description="largest model file taken for import, bytes")
 
 
+class MetricsSettings(_Section):
+    """What Prometheus reads: each process serves its own figures at `/metrics` on a port of its own.
+
+    There is no access control; what is served are counts and times, no image and no name of one.
+    """
+
+    host: str = Field("127.0.0.1", description="address to listen on; whoever reaches it may read the figures")
+    api_port: int = Field(
+        19180,
+        ge=0,
+        le=65526,
+        description="port of the API's figures; one of the nine above it when it is in use; 0: none",
+    )
+    worker_port: int = Field(
+        19190, ge=0, le=65526, description="port of a worker's figures; likewise, so that ten find one on a machine"
+    )
+    trainer_port: int = Field(19200, ge=0, le=65526, description="port of a trainer's figures; likewise")
+
+
 class LogSettings(_Section):
     """Logs go to standard output, one event a line."""
 
@@ -172,6 +191,7 @@ class Settings(BaseSettings):
     night: NightSettings = NightSettings()
     gate: GateSettings = GateSettings()
     api: ApiSettings = ApiSettings()
+    metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -6,14 +6,17 @@ It holds no torch: training happens in a process of its own (`python -m trainer 
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_ready, worker_shutdown
 
 from defectoscope.errors import DefectoscopeError
 from defectoscope.logs import configure_logs
+from defectoscope.metrics import GpuMemory, serve_metrics
 from defectoscope.queue import make_celery
 from defectoscope.settings import Settings, load_settings, required
+from trainer import metrics
 from trainer.schedule import schedule
 from trainer.tasks import register_tasks
 
@@ -49,6 +52,29 @@ except DefectoscopeError as exc:
     sys.exit(f"error: {exc.message} ({exc.code})")
 
 
+_until_shutdown = ExitStack()
+
+
 @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
 def _configure_logs(**_: object) -> None:
     configure_logs(level=_settings.log.level, form=_settings.log.format, service="trainer")
+
+
+# Beat is no worker and never says this.
+@worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+def _serve_metrics(**_: object) -> None:
+    # Imported only now: what the database knows of models brings numpy with it, which beat has no use for.
+    from trainer.figures import open_figures  # noqa: PLC0415
+
+    figures = open_figures(_settings)
+    _until_shutdown.callback(figures.close)
+    exposition = serve_metrics(
+        [metrics.REGISTRY, figures, GpuMemory()], host=_settings.metrics.host, port=_settings.metrics.trainer_port
+    )
+    if exposition is not None:
+        _until_shutdown.enter_context(exposition)
+
+
+@worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
+def _close(**_: object) -> None:
+    _until_shutdown.close()

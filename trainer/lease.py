@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,7 @@ from defectoscope.errors import (
 )
 from defectoscope.training import (
     ClaimedRun,
+    add_stage_seconds,
     complete_run,
     fail_run,
     record_figures,
@@ -71,6 +73,8 @@ class RunLease:
         self._interruption = interruption
         self._lost = threading.Event()
         self._ended = threading.Event()
+        self._stage: str | None = None
+        self._stage_began_s = 0.0
 
     @contextmanager
     def held(self) -> Iterator[RunLease]:
@@ -93,6 +97,7 @@ class RunLease:
             # Reached by every exception, named or not: no run may stay `running` because of a bug.
             self._ended.set()
             renewal.join()
+            self._end_stage()
             if failed:
                 # A stop can surface as anything: a process that lost its helpers complains about those.
                 self._let_go(failure or (TrainingInterrupted() if self._interruption.is_told else Unexpected()))
@@ -107,8 +112,10 @@ class RunLease:
             TrainingInterrupted: a stop was asked for.
         """
         self.check()
+        self._end_stage()
         if not report_stage(database=self._database, run=self._run, stage=name, lease_s=self._lease_s):
             self._lost.set()
+        self._stage, self._stage_began_s = name, time.monotonic()
         self.check()
         log.info("training_run.stage", run_id=self._run.run_id, stage=name)
 
@@ -131,6 +138,17 @@ class RunLease:
         if self._lost.is_set():
             raise TrainerLost("The run was given up while this trainer worked on it; its lease had run out.")
         self._interruption.check()
+
+    def _end_stage(self) -> None:
+        """Write down how long the present stage took; without the database it is not, which spoils no run."""
+        stage, self._stage = self._stage, None
+        if stage is None:
+            return
+        seconds = time.monotonic() - self._stage_began_s
+        try:
+            add_stage_seconds(database=self._database, run=self._run, stage=stage, seconds=seconds)
+        except DatabaseUnavailable as exc:
+            log.warning("training_run.stage_not_timed", run_id=self._run.run_id, stage=stage, reason=exc.message)
 
     def _renew(self) -> None:
         while not self._ended.wait(min(self._lease_s / _RENEWALS, _LONGEST_INTERVAL_S)):

@@ -13,6 +13,8 @@ import threading
 
 import structlog
 
+from trainer.metrics import name_end, processes_running, processes_total
+
 log = structlog.get_logger(__name__)
 
 #: Threads that wait for each other shall sleep, not spin: on a shared machine spinning takes the cores from inspection
@@ -53,13 +55,16 @@ class WorkProcesses:
             )
             self._running.add(process)
         log.info("training_process.started", what=what, id=row_id, pid=process.pid)
+        processes_running.labels(what).inc()
         try:
             status = process.wait()
         finally:
+            processes_running.labels(what).dec()
             with self._lock:
                 self._running.discard(process)
             if process.stdin:
                 process.stdin.close()
+        processes_total.labels(what, name_end(status)).inc()
         log.info("training_process.ended", what=what, id=row_id, pid=process.pid, status=status)
         return status
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from defectoscope.errors import DefectoscopeError
 from defectoscope.logs import configure_logs
+from defectoscope.metrics import GpuMemory, serve_metrics
 from defectoscope.queue import make_celery
 from defectoscope.settings import load_settings, required
+from worker import metrics
 from worker.engine import check_device
 from worker.inspector import Inspector
 from worker.tasks import register_tasks
@@ -27,6 +30,7 @@ try:
 except DefectoscopeError as exc:
     sys.exit(f"error: {exc.message} ({exc.code})")
 register_tasks(app, inspector)
+_until_shutdown = ExitStack()
 
 
 @setup_logging.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -48,6 +52,15 @@ def _watch_champion(**_: object) -> None:
     inspector.watch_champion()
 
 
+@worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+def _serve_metrics(**_: object) -> None:
+    exposition = serve_metrics(
+        [metrics.REGISTRY, GpuMemory()], host=settings.metrics.host, port=settings.metrics.worker_port
+    )
+    if exposition is not None:
+        _until_shutdown.enter_context(exposition)
+
+
 @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
 def _request_stop(**_: object) -> None:
     inspector.request_stop()
@@ -55,4 +68,5 @@ def _request_stop(**_: object) -> None:
 
 @worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
 def _close(**_: object) -> None:
+    _until_shutdown.close()
     inspector.close()

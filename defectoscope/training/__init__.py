@@ -5,6 +5,7 @@ from __future__ import annotations
 from defectoscope.training.runs import (
     Checkpoint,
     ClaimedRun,
+    add_stage_seconds,
     cancel_run,
     claim_run,
     complete_run,
@@ -23,6 +24,7 @@ from defectoscope.training.runs import (
 __all__ = [
     "Checkpoint",
     "ClaimedRun",
+    "add_stage_seconds",
     "cancel_run",
     "claim_run",
     "complete_run",

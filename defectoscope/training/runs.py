@@ -176,6 +176,25 @@ def record_figures(*, database: Database, run: ClaimedRun, figures: dict[str, An
     return _write(database, run, figures=known.op("||")(cast(figures, JSONB)))
 
 
+def add_stage_seconds(*, database: Database, run: ClaimedRun, stage: str, seconds: float) -> bool:
+    """Add to the time that a stage of the run took, over all trainers that had it: `stage_seconds` of its figures.
+
+    Returns:
+        False when the run is no longer ours: nothing was written.
+    """
+    with database.transaction() as session:
+        held = session.execute(select(TrainingRun.figures).where(*_ours(run)).with_for_update()).one_or_none()
+        if held is None:
+            return False
+        spent: dict[str, float] = {**((held.figures or {}).get("stage_seconds") or {})}
+        spent[stage] = round(spent.get(stage, 0.0) + seconds, 3)
+        known = func.coalesce(TrainingRun.figures, cast({}, JSONB))
+        session.execute(
+            update(TrainingRun).where(*_ours(run)).values(figures=known.op("||")(cast({"stage_seconds": spent}, JSONB)))
+        )
+        return True
+
+
 def complete_run(*, database: Database, run: ClaimedRun) -> bool:
     """End a run well. Returns False when it is no longer ours."""
     with database.transaction() as session:

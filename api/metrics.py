@@ -1,0 +1,112 @@
+"""What the API shows to Prometheus: the time that requests take, and what the database alone knows of the work.
+
+The second part is asked of PostgreSQL when Prometheus asks, over a connection of its own with a short timeout. Every
+API process gives the same answer; a dashboard takes the greatest, not the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Histogram
+from sqlalchemy.orm import Session
+
+from defectoscope.database import Database
+from defectoscope.inspection.backlog import COUNTED_CHUNKS, read_backlog
+from defectoscope.metrics import DatabaseFigures, Family, Reading
+from defectoscope.registry import champion_or_none
+from defectoscope.settings import Settings, required
+from defectoscope.training.progress import count_unfinished_runs
+
+#: What this process counts itself.
+REGISTRY: Final = CollectorRegistry()
+
+#: A figure that takes longer is not worth its cost.
+STATEMENT_TIMEOUT_S = 2
+
+#: The route of a request that no route takes.
+NO_ROUTE = "none"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+request_seconds: Final = Histogram(
+    "defectoscope_http_request_seconds",
+    "Time from the first byte of a request to the last of its answer.",
+    ["method", "route", "status"],
+    buckets=_REQUEST_BUCKETS_S,
+    registry=REGISTRY,
+)
+
+IMAGES = Family(
+    name="defectoscope_queue_images",
+    meaning="Images of unfinished jobs without an outcome, by whether their job is paused (owed or paused).",
+    labels=("state",),
+)
+CHUNKS = Family(
+    name="defectoscope_queue_chunks",
+    meaning=f"Chunks that wait (pending, counted up to {COUNTED_CHUNKS}) or are held by a worker (running).",
+    labels=("state",),
+)
+QUEUE_AGE = Family(
+    name="defectoscope_queue_age_seconds",
+    meaning="Time since the oldest chunk that nobody holds was made, paused jobs aside; 0 when none waits.",
+)
+UNFINISHED_JOBS = Family(
+    name="defectoscope_jobs_unfinished", meaning="Jobs that have not ended, by state.", labels=("state",)
+)
+ENDED_JOBS = Family(
+    name="defectoscope_jobs_ended_of_last_day",
+    meaning="Jobs submitted within the last 24 hours that have ended, by state.",
+    labels=("state",),
+)
+UNFINISHED_RUNS = Family(
+    name="defectoscope_training_runs_unfinished",
+    meaning="Training runs that have not ended, by state.",
+    labels=("state",),
+)
+CHAMPION = Family(
+    name="defectoscope_champion_version", meaning="Number of the model version in service; 0 before the first one."
+)
+FAMILIES = (IMAGES, CHUNKS, QUEUE_AGE, UNFINISHED_JOBS, ENDED_JOBS, UNFINISHED_RUNS, CHAMPION)
+
+
+def observe_request(*, method: str, route: str | None, status: int, seconds: float) -> None:
+    """Count a request that has ended.
+
+    Args:
+        method: as it was sent; unknown ones are counted as one, so that nobody can make series at will.
+        route: template of the path, such as ``/v1/jobs/{job_id}``; None where no route took it.
+        status: of the answer; 0 when none was begun.
+        seconds: from its first byte to the last of its answer.
+    """
+    request_seconds.labels(method if method in _METHODS else "other", route or NO_ROUTE, str(status)).observe(seconds)
+
+
+def open_figures(settings: Settings) -> DatabaseFigures:
+    """Return the collector of what the database knows; nothing connects yet.
+
+    Raises:
+        SettingMissing: the database's URL is not set.
+    """
+    url = required(settings.database.url, "database.url").get_secret_value()
+    database = Database(url, pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
+    return DatabaseFigures(database, families=FAMILIES, read=read_figures)
+
+
+def read_figures(session: Session) -> Iterator[Reading]:
+    """Yield what the database knows of the work."""
+    backlog = read_backlog(session)
+    yield IMAGES, ("owed",), backlog.images
+    yield IMAGES, ("paused",), backlog.paused_images
+    for state, count in backlog.chunks.items():
+        yield CHUNKS, (state.value,), count
+    yield QUEUE_AGE, (), backlog.oldest_owed_s
+    for job_state, count in backlog.unfinished_jobs.items():
+        yield UNFINISHED_JOBS, (job_state.value,), count
+    for job_state, count in backlog.ended_jobs.items():
+        yield ENDED_JOBS, (job_state.value,), count
+    for run_state, count in count_unfinished_runs(session).items():
+        yield UNFINISHED_RUNS, (run_state.value,), count
+    champion = champion_or_none(session)
+    yield CHAMPION, (), champion.number if champion else 0
