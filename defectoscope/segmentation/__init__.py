@@ -20,7 +20,7 @@ from defectoscope.segmentation.layout import Assembly, Layout, lay_out
 from defectoscope.segmentation.masks import decode_mask, encode_class_mask, encode_mask
 from defectoscope.segmentation.metrics import IGNORED, PixelCounts, count_pixels, per_image_mean, pooled
 from defectoscope.segmentation.overlay import encode_overlay
-from defectoscope.segmentation.quick_decode import decode_quickly
+from defectoscope.segmentation.quick_decode import OpenedImage, decode_quickly, open_image
 from defectoscope.segmentation.regions import Defect, find_defects
 from defectoscope.segmentation.segment import (
     assemble_batch,
@@ -43,6 +43,7 @@ __all__ = [
     "Engine",
     "Layout",
     "ModelContract",
+    "OpenedImage",
     "PixelCounts",
     "ResizePolicy",
     "Segmentation",
@@ -62,6 +63,7 @@ __all__ = [
     "find_lowest_level",
     "from_model_output",
     "lay_out",
+    "open_image",
     "per_image_mean",
     "pooled",
     "segment",

@@ -56,6 +56,11 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+#: Those that swap width and height.
+_QUARTER_TURNS = frozenset(
+    {Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270, Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE}
+)
+
 _BMP_HEADER_BYTES = (12, 40, 52, 56, 64, 108, 124)
 _ORIENTATION_TAG = 274
 _PLANAR_CONFIGURATION_TAG = 284
@@ -163,6 +168,13 @@ def read_turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
         return _TURNS.get(value) if isinstance(value, int) else None
     exif = image.info.get("exif", b"")
     return _TURNS.get(read_orientation(exif)) if isinstance(exif, bytes) else None
+
+
+def read_shape_hw(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Give height and width, upright, of a file that `open_checked` let through."""
+    # The TIFF plugin swaps its size early, and differently from release to release; that of its tiles is as stored.
+    width, height = image._tile_size if isinstance(image, _TiffFile) else image.size  # noqa: SLF001
+    return (width, height) if read_turn(image) in _QUARTER_TURNS else (height, width)
 
 
 @contextmanager

@@ -7,13 +7,15 @@ from ``decode``, which runs where OpenCV is not installed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
 from defectoscope.segmentation.arrays import UInt8Array
 from defectoscope.segmentation.decode import DecodedImage, decode_opened
-from defectoscope.segmentation.image_file import DEFAULT_LIMITS, DecodeLimits, open_checked, read_turn
+from defectoscope.segmentation.image_file import DEFAULT_LIMITS, DecodeLimits, open_checked, read_shape_hw, read_turn
 
 #: By how much a JPEG may be reduced while it is decoded, and what asks OpenCV for it.
 _REDUCTIONS = {
@@ -23,10 +25,49 @@ _REDUCTIONS = {
     1: cv2.IMREAD_COLOR,
 }
 
-#: Turns that swap width and height.
-_QUARTER_TURNS = frozenset(
-    {Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270, Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE}
-)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedImage:
+    """A file whose header was read and found in order; its pixels are still to be decoded.
+
+    Attributes:
+        data: the whole file.
+        shape_hw: height and width of the image in pixels, upright.
+    """
+
+    data: bytes
+    shape_hw: tuple[int, int]
+    _file: ImageFile.ImageFile
+
+    def decode(self, *, least_size_wh: tuple[int, int] | None = None) -> DecodedImage:
+        """Decode the pixels; see `decode_quickly`.
+
+        Raises:
+            InvalidImage: the pixels are damaged; the error says how.
+        """
+        file = self._file
+        # CMYK has no one formula, so that it stays with Pillow's.
+        if file.format != "JPEG" or file.mode not in {"RGB", "L"}:
+            return decode_opened(file)
+        pixels = _decode_jpeg(self.data, self.shape_hw, least_size_wh=least_size_wh, turn=read_turn(file))
+        if pixels is None:
+            # What OpenCV refuses Pillow judges, and names.
+            return decode_opened(file)
+        return DecodedImage(pixels=pixels, shape_hw=self.shape_hw, format="JPEG", source_mode=file.mode)
+
+
+def open_image(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> OpenedImage:
+    """Check an image file as far as its header goes.
+
+    Args:
+        data: the whole file.
+        limits: what it may weigh.
+
+    Raises:
+        InvalidImage: as `decode_image` before it decodes a pixel.
+    """
+    file = open_checked(data, limits=limits)
+    return OpenedImage(data=data, shape_hw=read_shape_hw(file), _file=file)
 
 
 def decode_quickly(
@@ -48,39 +89,36 @@ def decode_quickly(
     Raises:
         InvalidImage: as `decode_image`.
     """
-    file = open_checked(data, limits=limits)
-    # CMYK has no one formula, so that it stays with Pillow's.
-    if file.format != "JPEG" or file.mode not in {"RGB", "L"}:
-        return decode_opened(file)
-    turn = read_turn(file)
-    least_wh = least_size_wh or file.size
-    stored_least_wh = least_wh[::-1] if turn in _QUARTER_TURNS else least_wh
-    pixels = _decode_jpeg(data, file, reduction=_find_reduction(file.size, stored_least_wh))
-    if pixels is None:
-        # What OpenCV refuses Pillow judges, and names.
-        return decode_opened(file)
-    width, height = file.size if turn not in _QUARTER_TURNS else file.size[::-1]
-    if turn is not None:
-        pixels = np.array(Image.fromarray(pixels).transpose(turn))
-    return DecodedImage(pixels=pixels, shape_hw=(height, width), format="JPEG", source_mode=file.mode)
+    return open_image(data, limits=limits).decode(least_size_wh=least_size_wh)
 
 
-def _find_reduction(size_wh: tuple[int, int], least_wh: tuple[int, int]) -> int:
-    return next(
-        by
-        for by in _REDUCTIONS
-        if by == 1 or all(-(-size // by) >= least for size, least in zip(size_wh, least_wh, strict=True))
-    )
-
-
-def _decode_jpeg(data: bytes, file: ImageFile.ImageFile, *, reduction: int) -> UInt8Array | None:
+def _decode_jpeg(
+    data: bytes,
+    shape_hw: tuple[int, int],
+    *,
+    least_size_wh: tuple[int, int] | None,
+    turn: Image.Transpose | None,
+) -> UInt8Array | None:
+    """Give (H, W, 3) uint8 RGB, upright and perhaps reduced; None where OpenCV cannot read the file."""
+    reduction = 1 if least_size_wh is None else _find_reduction(shape_hw, least_size_wh)
     # The reductions ask for BGR by the same bit as IMREAD_COLOR, which must not stand beside that for RGB.
     flags = _REDUCTIONS[reduction] & ~cv2.IMREAD_COLOR | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error:
         return None
-    width, height = file.size
-    if decoded is None or decoded.shape != (-(-height // reduction), -(-width // reduction), 3):
+    if decoded is None:
         return None
-    return np.asarray(decoded, dtype=np.uint8)
+    pixels = np.asarray(decoded, dtype=np.uint8)
+    if turn is not None:
+        pixels = np.array(Image.fromarray(pixels).transpose(turn))
+    return pixels if pixels.shape == (*(-(-side // reduction) for side in shape_hw), 3) else None
+
+
+def _find_reduction(shape_hw: tuple[int, int], least_size_wh: tuple[int, int]) -> int:
+    """Give the largest reduction, of those there are, that leaves enough in both directions."""
+    return next(
+        by
+        for by in _REDUCTIONS
+        if by == 1 or all(-(-side // by) >= least for side, least in zip(shape_hw, least_size_wh[::-1], strict=True))
+    )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from defectoscope.errors import ImageTooLarge, ImageTruncated
-from defectoscope.segmentation import DecodeLimits, decode_image, decode_quickly
+from defectoscope.segmentation import DecodeLimits, decode_image, decode_quickly, open_image
 from tests.images import draw_part, encode, encode_turned
 
 PART, _ = draw_part(height=201, width=333)
@@ -107,3 +107,16 @@ def test_cmyk_keeps_pillows_formula():
 
     assert np.array_equal(decode_quickly(file.getvalue()).pixels, decode_image(file.getvalue()).pixels)
     assert decode_quickly(data).source_mode == "RGB"
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "BMP", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_shape_is_known_before_a_pixel_is_decoded(image_format, orientation):
+    if image_format == "BMP":
+        data = encode(PART, "BMP")
+    else:
+        data = encode_turned(PART, image_format, orientation=orientation)
+
+    opened = open_image(data)
+
+    assert opened.shape_hw == decode_image(data).shape_hw == opened.decode().shape_hw
