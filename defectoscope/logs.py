@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Literal, ParamSpec, TypeVar
 
 import structlog
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Chatty at info and of no use to the people who run this.
 _QUIET_LIBRARIES = (
@@ -20,6 +25,24 @@ _QUIET_LIBRARIES = (
     "celery.beat",
     "celery.worker.strategy",
 )
+
+
+def carrying(act: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that logs as its maker would: with the ids bound here and now, in whatever thread it runs.
+
+    A thread begins without any. What goes to a pool or a thread of its own goes there so::
+
+        pool.submit(carrying(fetch), item)
+
+    It may be called many times and by many threads at once; what one call binds is not seen by another.
+    """
+    context = copy_context()
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        # A context can be in use once only, hence the copy for each call.
+        return context.copy().run(act, *args, **kwargs)
+
+    return run
 
 
 def configure_logs(*, level: str, form: Literal["console", "json"], service: str) -> None:

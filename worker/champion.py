@@ -12,6 +12,7 @@ from defectoscope.database import Database, Severity
 from defectoscope.errors import DatabaseUnavailable, DefectoscopeError, ModelNotReady, NotNow
 from defectoscope.events import record_event
 from defectoscope.registry import find_champion
+from worker import metrics
 from worker.models import LoadedModels
 from worker.repeating import Repeating
 
@@ -76,6 +77,7 @@ class ChampionWatch(Repeating):
             )
             return
         self._settled = number
+        metrics.show_model_version(number, variant=self._models.variant, provider=engine.provider)
         log.info("champion.warm", version=number, variant=self._models.variant, provider=engine.provider)
         self._tell(
             kind="worker.switched",

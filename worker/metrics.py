@@ -80,3 +80,9 @@ for _outcome in CHUNK_OUTCOMES:
 for _stage in STAGES:
     stage_seconds.labels(_stage)
     stage_cpu_seconds_total.labels(_stage)
+
+
+def show_model_version(number: int, *, variant: str, provider: str) -> None:
+    """Say which model version this worker is warm on, in place of the one before it."""
+    model_version.clear()
+    model_version.labels(variant, provider).set(number)

@@ -7,11 +7,14 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
+from defectoscope.logs import carrying
+
 
 class Repeating:
     """Calls a function every so often, from a thread of its own, until it is left or the function says that is enough.
 
-    The first call comes after the first interval. Leaving waits for a call that is under way.
+    The first call comes after the first interval. Leaving waits for a call that is under way. Its lines in the log
+    carry the ids that are bound where it is made.
     """
 
     def __init__(self, act: Callable[[], bool], *, interval_s: float, name: str) -> None:
@@ -19,7 +22,7 @@ class Repeating:
         self._act = act
         self._interval_s = interval_s
         self._ended = Event()
-        self._thread = Thread(target=self._repeat, name=name, daemon=True)
+        self._thread = Thread(target=carrying(self._repeat), name=name, daemon=True)
 
     def __enter__(self) -> Self:
         self.start()
