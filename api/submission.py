@@ -76,6 +76,8 @@ def _params(services: Services, wanted: JobIn, contract: ModelContract) -> JobPa
         overlays=Overlays(wanted.overlays),
         mm_per_px=wanted.mm_per_px,
         qa_min_iou=services.qa_min_iou if wanted.qa_min_iou is None else wanted.qa_min_iou,
+        # Asking for what the model does anyway gives the results that are there already.
+        resize_policy=None if wanted.resize_policy == contract.resize_policy else wanted.resize_policy,
     )
 
 

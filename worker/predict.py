@@ -13,6 +13,7 @@ from defectoscope.errors import DefectoscopeError, InvalidImage, NoImagesFound
 from defectoscope.layout import OutputNames, is_image_name
 from defectoscope.segmentation import (
     DecodeLimits,
+    ResizePolicy,
     SegmentationParams,
     decode_image,
     encode_mask,
@@ -75,6 +76,7 @@ def predict(
     params: SegmentationParams,
     limits: DecodeLimits,
     overlays: bool,
+    policy: ResizePolicy | None = None,
     on_progress: Callable[[int, int], None],
 ) -> list[Prediction]:
     """Write a mask for every image below ``out/masks``, overlays below ``out/overlays``, and ``out/predictions.json``.
@@ -86,6 +88,7 @@ def predict(
         params: threshold and minimum area.
         limits: what an image may be.
         overlays: whether pictures with the defects drawn in are written for defective images.
+        policy: how images come to the model's size; the model's own by default.
         on_progress: called with images done and images in all.
 
     Raises:
@@ -106,6 +109,7 @@ def predict(
                 out=out,
                 params=params,
                 limits=limits,
+                policy=policy,
             )
         )
         on_progress(number, len(images))
@@ -124,10 +128,11 @@ def _predict_one(
     out: Path,
     params: SegmentationParams,
     limits: DecodeLimits,
+    policy: ResizePolicy | None,
 ) -> Prediction:
     try:
         image = decode_image(_read(path), limits=limits)
-        found = segment(image.pixels, engine=engine, contract=engine.contract, params=params)
+        found = segment(image.pixels, engine=engine, contract=engine.contract, params=params, policy=policy)
     except DefectoscopeError as exc:
         error = {"code": exc.code, "message": exc.message}
         return Prediction(name=name, verdict=None, defect_px=None, defects=[], mask=None, overlay=None, error=error)

@@ -14,6 +14,7 @@ from defectoscope.database import ItemState, Job, JobState, Verdict
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.queries import ItemView, JobView
 from defectoscope.inspection.sources import Archive, ExplicitImages, Prefix, SourceImage
+from defectoscope.segmentation import ResizePolicy
 
 #: Images named one by one in one request; more of them go under a prefix.
 MAX_IMAGES = 250_000
@@ -106,6 +107,9 @@ class JobIn(Body):
     overlays: Literal["none", "defective", "all"] = "defective"
     mm_per_px: MmPerPx | None = Field(None, description="length of a pixel's side, for areas in square millimetres")
     qa_min_iou: Iou | None = Field(None, description="pooled defect IoU at which the job passes; null: the setting")
+    resize_policy: ResizePolicy | None = Field(
+        None, description="how images come to the model's size: stretched, letterboxed or in tiles; null: the model's"
+    )
 
 
 class ImagesSourceOut(Body):
@@ -160,7 +164,14 @@ class JobParamsOut(Body):
     """The parameters of a job, with every default filled in."""
 
     model_config = shows(
-        {"threshold": 0.5, "min_area_px": 16, "overlays": "defective", "mm_per_px": 0.05, "qa_min_iou": 0.5}
+        {
+            "threshold": 0.5,
+            "min_area_px": 16,
+            "overlays": "defective",
+            "mm_per_px": 0.05,
+            "qa_min_iou": 0.5,
+            "resize_policy": None,
+        }
     )
 
     threshold: float
@@ -168,6 +179,7 @@ class JobParamsOut(Body):
     overlays: Overlays
     mm_per_px: float | None
     qa_min_iou: float
+    resize_policy: ResizePolicy | None = Field(None, description="null: that of the model version")
 
     @classmethod
     def of(cls, params: JobParams) -> Self:

@@ -11,6 +11,7 @@ from api.schemas.decisions import LedgerLineOut
 from api.schemas.scores import ValidationOut
 from defectoscope.database import ModelOrigin, ModelVariant
 from defectoscope.registry.queries import EvaluationView, ModelDetails, ModelView
+from defectoscope.segmentation import ResizePolicy
 
 _SHA256 = "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9"
 
@@ -86,6 +87,7 @@ _MODEL = {
     "input_size_wh": [256, 256],
     "threshold": 0.5,
     "min_area_px": 16,
+    "resize_policy": "stretch",
     "dataset": "steel@1",
     "training_run_id": 6,
     "created_at": "2026-11-20T20:03:10Z",
@@ -110,6 +112,7 @@ class ModelOut(Body):
     input_size_wh: tuple[int, int]
     threshold: float
     min_area_px: int
+    resize_policy: ResizePolicy = Field(description="how an image of another size comes to the model's")
     dataset: str | None = Field(description="what it was trained on; null for one that was imported")
     training_run_id: int | None
     created_at: Moment
@@ -188,6 +191,7 @@ def _fields(view: ModelView) -> dict[str, Any]:
         "input_size_wh": contract.input_size_wh,
         "threshold": contract.threshold,
         "min_area_px": contract.min_area_px,
+        "resize_policy": contract.resize_policy,
         "dataset": view.dataset,
         "training_run_id": version.training_run_id,
         "created_at": version.created_at,

@@ -33,6 +33,9 @@ class ResultOut(Body):
             "provider": "CUDAExecutionProvider",
             "runtime_version": "1.31.0",
             "latency_ms": 1.9,
+            "resize_policy": "tile",
+            "tile_count": 24,
+            "model_scale": 1.0,
             "has_overlay": True,
             "mask_uri": "s3://defectoscope/masks/90.png",
             "overlay_uri": "s3://defectoscope/overlays/90.jpg",
@@ -55,6 +58,11 @@ class ResultOut(Body):
     provider: str = Field(description="execution provider that really ran")
     runtime_version: str
     latency_ms: float
+    resize_policy: str = Field(description="how the image came to the model's size: stretch, letterbox or tile")
+    tile_count: int = Field(description="model inputs that the image became; 1 unless it was cut into tiles")
+    model_scale: float | None = Field(
+        description="pixels of the model's input for each pixel of the image, along the axis that lost more"
+    )
     has_overlay: bool
     mask_uri: str
     overlay_uri: str | None
@@ -80,6 +88,9 @@ class ResultOut(Body):
             provider=result.provider,
             runtime_version=result.runtime_version,
             latency_ms=result.latency_ms,
+            resize_policy=result.resize_policy,
+            tile_count=result.tile_count,
+            model_scale=result.model_scale,
             has_overlay=result.overlay_key is not None,
             mask_uri=services.uri(result.mask_key),
             overlay_uri=None if result.overlay_key is None else services.uri(result.overlay_key),

@@ -84,6 +84,7 @@ def _facts(job: Job) -> dict[str, Cell]:
         f"threshold {params['threshold']:g}",
         f"min area {params['min_area_px']} px",
         f"overlays {params['overlays']}",
+        *([f"resize {params['resize_policy']}"] if params.get("resize_policy") else []),
         *([f"{params['mm_per_px']:g} mm/px"] if params.get("mm_per_px") else []),
     ]
     took = format_duration(seconds_between(job["created_at"], job["finished_at"]))

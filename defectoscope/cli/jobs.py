@@ -66,6 +66,10 @@ def submit(
         float | None,
         typer.Option(min=0, max=1, metavar="IOU", help="Pooled defect IoU at which QA passes; by default the setting."),
     ] = None,
+    resize_policy: Annotated[
+        Literal["stretch", "letterbox", "tile"] | None,
+        typer.Option(help="How images come to the model's size; by default as the model was made for."),
+    ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The same key with the same request gives the same job.")
     ] = None,
@@ -84,6 +88,7 @@ def submit(
         "overlays": overlays,
         "mm_per_px": mm_per_px,
         "qa_min_iou": qa_min_iou,
+        "resize_policy": resize_policy,
     }
     with open_client() as client:
         source = make_source(client, sources or [], keys=keys, labels=labels)

@@ -115,10 +115,13 @@ def _published(model: dict[str, Any]) -> str | None:
     return ", ".join(variant["precision"] for variant in model["variants"] if variant["is_published"]) or None
 
 
+_POLICIES = {"stretch": "stretched to it", "letterbox": "letterboxed in it", "tile": "cut into tiles of it"}
+
+
 def _facts(model: dict[str, Any]) -> dict[str, Cell]:
     return {
         "network": f"{model['architecture']}, encoder {model['encoder']}",
-        "input": f"{_size(model)} px",
+        "input": f"{_size(model)} px, images {_POLICIES[model['resize_policy']]}",
         "settings": f"threshold {model['threshold']:g}, min area {model['min_area_px']} px",
         "came from": "an import" if model["origin"] == "import" else "training",
         "dataset": model["dataset"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,12 +30,22 @@ def predict(
     min_area: Annotated[
         int | None, typer.Option(min=1, metavar="PX", help="Smaller regions are dropped; by default the model's.")
     ] = None,
+    resize_policy: Annotated[
+        Literal["stretch", "letterbox", "tile"] | None,
+        typer.Option(help="How images come to the model's size; by default as the model was made for."),
+    ] = None,
     overlays: Annotated[bool, typer.Option(metavar="", help="Draw the defects of defective images.")] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Segment image files on this machine. With a model file no server is needed."""
     options = ["--out", str(out), "--overlays" if overlays else "--no-overlays"]
-    for name, value in (("--model", model), ("--threshold", threshold), ("--min-area", min_area)):
+    given = {
+        "--model": model,
+        "--threshold": threshold,
+        "--min-area": min_area,
+        "--resize-policy": resize_policy,
+    }
+    for name, value in given.items():
         if value is not None:
             options += [name, str(value)]
     if as_json:

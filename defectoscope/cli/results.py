@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -95,6 +95,7 @@ def show(
             "model": f"{result['model_version']} ({result['variant']}) on {result['provider']}, "
             f"ONNX Runtime {result['runtime_version']}",
             "settings": f"threshold {result['threshold']:g}, min area {result['min_area_px']} px",
+            "resize": _describe_resizing(result),
             "latency": f"{result['latency_ms']:.1f} ms" if result["latency_ms"] is not None else None,
             "mask": result["mask_uri"],
             "overlay": result["overlay_uri"],
@@ -102,6 +103,15 @@ def show(
         },
         indent=2,
     )
+
+
+def _describe_resizing(result: dict[str, Any]) -> str:
+    parts = [result["resize_policy"]]
+    if result["resize_policy"] == "tile":
+        parts.append(f"{result['tile_count']} tiles")
+    if result["model_scale"] is not None:
+        parts.append(f"{result['model_scale']:.3g} model px for each px")
+    return ", ".join(parts)
 
 
 @app.command()

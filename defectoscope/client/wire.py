@@ -191,6 +191,7 @@ class JobOptions(TypedDict, total=False):
     overlays: str
     mm_per_px: float | None
     qa_min_iou: float | None
+    resize_policy: Literal["stretch", "letterbox", "tile"] | None
 
 
 class LabelEntry(TypedDict):

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+from defectoscope.segmentation import ResizePolicy
+
 
 class Overlays(StrEnum):
     """For which results a picture with the defects drawn in is written."""
@@ -23,7 +25,7 @@ class JobParams:
 
     ``threshold`` is a probability in (0, 1]; ``min_area_px`` is in pixels of the image at its own resolution;
     ``mm_per_px`` is the length of a pixel's side, None where unknown; ``qa_min_iou`` is the pooled defect IoU at which
-    a labelled job passes.
+    a labelled job passes; ``resize_policy`` says how images come to the model's size, None for the model's own way.
     """
 
     threshold: float
@@ -31,10 +33,17 @@ class JobParams:
     overlays: Overlays
     mm_per_px: float | None
     qa_min_iou: float
+    resize_policy: ResizePolicy | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary."""
-        return asdict(self)
+        """Return a JSON-ready dictionary.
+
+        The model's own resize policy is left out: what was hashed before jobs had one keeps its hash.
+        """
+        values = asdict(self)
+        if self.resize_policy is None:
+            del values["resize_policy"]
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

@@ -43,18 +43,43 @@ def test_a_job_of_named_images_takes_the_champion_and_its_defaults(client, submi
         "overlays": "defective",
         "mm_per_px": None,
         "qa_min_iou": 0.5,
+        "resize_policy": None,
     }
     assert client.get(f"/v1/jobs/{job['id']}").json() == job
 
 
 def test_a_job_keeps_what_was_asked_for(submit, model, publish_model, bucket):
     other = publish_model(threshold=0.9)
-    asked = {"threshold": 0.25, "min_area_px": 0, "overlays": "all", "mm_per_px": 0.1, "qa_min_iou": 0.0}
+    asked = {
+        "threshold": 0.25,
+        "min_area_px": 0,
+        "overlays": "all",
+        "mm_per_px": 0.1,
+        "qa_min_iou": 0.0,
+        "resize_policy": "tile",
+    }
 
     job = submit({"a.png": f"s3://{bucket}/a.png"}, model_version=other, **asked).json()
 
     assert job["model_version"] == other
     assert job["params"] == asked
+
+
+def test_asking_for_the_models_own_way_to_resize_shares_its_results(submit, model, bucket):
+    params = [
+        submit({"a.png": f"s3://{bucket}/a.png"}, **asked).json()["params"]
+        for asked in ({}, {"resize_policy": "stretch"})
+    ]
+
+    assert params[0] == params[1]
+
+
+def test_an_unknown_way_to_resize_is_refused(submit, model, bucket):
+    answer = submit({"a.png": f"s3://{bucket}/a.png"}, resize_policy="crop")
+
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "invalid_request"
+    assert "resize_policy" in answer.json()["error"]["message"]
 
 
 def test_a_job_of_a_prefix_waits_for_its_enumeration(client, place, model, bucket):

@@ -53,6 +53,21 @@ def test_predict_gives_the_masks_that_a_job_gives(bench, engine, tmp_path):
     assert [prediction.name for prediction in predictions] == list(PARTS)
 
 
+def test_a_small_defect_of_a_large_image_is_found_in_tiles(engine, tmp_path):
+    pixels = np.full((900, 1100, 3), 255, dtype=np.uint8)
+    # Two pixels wide: shrunk to the 256 pixels of the model it is a faint grey, and across borders of several tiles.
+    pixels[100:800, 500:502] = 0
+    (tmp_path / "frame.png").write_bytes(encode(pixels, "PNG"))
+
+    found = {
+        policy: _predict([tmp_path / "frame.png"], engine=engine, out=tmp_path / str(policy), policy=policy)[0]
+        for policy in (None, "stretch", "letterbox", "tile")
+    }
+
+    assert [found[policy].verdict for policy in (None, "stretch", "letterbox", "tile")] == [*["clean"] * 3, "defective"]
+    assert [defect["area_px"] for defect in found["tile"].defects] == [1400]
+
+
 def test_the_report_the_overlays_and_the_progress_tell_what_was_done(engine, tmp_path):
     folder = tmp_path / "images"
     (folder / "deep").mkdir(parents=True)
