@@ -53,7 +53,7 @@ class Peer:
 
 
 PEERS = (
-    Peer(name="notebook loop, PyTorch fp32", module="notebook", is_fp32=True),
+    Peer(name="notebook loop, PyTorch", module="notebook", is_fp32=True),
     Peer(name="one after another, Pillow", module="pillow_loop"),
     Peer(name="Celery, one image a task", module="celery_single"),
     Peer(name="Ray Data map_batches", module="ray_data"),

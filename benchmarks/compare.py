@@ -1,0 +1,291 @@
+"""`python -m benchmarks.compare`: the worker and its peers on the same files from the same storage, in turns.
+
+What a peer is and what is timed: `benchmarks.peers.steps`. The worker's turn is timed from the first claim to the last
+commit, in this process, with its model loaded and warm; beside the mask it measures the defects and records every
+result in PostgreSQL, which no peer does. The servers run on the same machine and serve everybody.
+
+The network is trained on drawn samples for a few minutes, so that masks look like masks and IoU means something: its
+defect class is scored against what was drawn, pooled over all pixels of all images. That figure of the worker (int8)
+may differ from the notebook's (fp32) by 0.005 and no more; the two masks against each other are printed as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.figures import median_ratio
+from benchmarks.models import ModelFiles, random_model, trained_model
+from benchmarks.ours import Ours
+from benchmarks.peers.running import PEERS, Peer, PeerFailed, Turn, make_environment, run_peer
+from benchmarks.peers.steps import Work
+from benchmarks.place import DrawnImage, draw_images, make_place, store_images
+from benchmarks.processes import cpu_s, has_exact_int8, machine_facts
+from defectoscope.connect import s3_config
+from defectoscope.embedded.stack import Connections, EmbeddedStack
+from defectoscope.logs import configure_logs
+from defectoscope.segmentation import PixelCounts, UInt8Array, count_pixels, pooled
+from defectoscope.storage import Storage, open_s3
+
+#: How far the worker's IoU may be from the notebook's.
+IOU_TOLERANCE = 0.005
+BATCH_SIZE = 8
+_IMAGE_SEED = 1
+_OURS = "this worker"
+
+
+@dataclass(slots=True, kw_only=True)
+class Side:
+    """What came of one side; the n-th turns of all sides belong together.
+
+    Attributes:
+        name: as the table has it.
+        turns: in order.
+        servers_cpu_s: CPU seconds of storage, database and broker in each turn.
+        iou: pooled IoU of the defect class against what was drawn.
+        iou_with_ours: of its masks against the worker's.
+        failure: why there is no turn.
+        variant: which file of the model it ran.
+    """
+
+    name: str
+    turns: list[Turn] = field(default_factory=list)
+    servers_cpu_s: list[float] = field(default_factory=list)
+    iou: float | None = None
+    iou_with_ours: float | None = None
+    failure: str | None = None
+    variant: str = "int8"
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of each turn."""
+        return [turn.seconds for turn in self.turns]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is compared, and how often."""
+
+    encoder: str
+    size_wh: tuple[int, int]
+    images: int
+    repeats: int
+    training_s: float
+    environments: Path
+    modules: Sequence[str]
+
+
+def compare(options: Options, *, stack: EmbeddedStack, connections: Connections, scratch: Path) -> list[Side]:
+    """Let everybody take turns.
+
+    Args:
+        options: what and how often.
+        stack: whose servers run.
+        connections: how to reach them.
+        scratch: an existing directory.
+
+    Returns:
+        The worker first.
+    """
+    model = _make_model(options, scratch / "model")
+    threads = machine_facts()["cores"]
+    place = make_place(
+        connections, scratch=scratch, sections={"worker": {"batch_size": BATCH_SIZE, "intra_op_threads": threads}}
+    )
+    storage = open_s3(s3_config(place.settings))
+    images = draw_images(options.images, size_wh=options.size_wh, seed=_IMAGE_SEED)
+    keys = store_images([image.jpeg for image in images], storage=storage, prefix="bench/images")
+    peers = [peer for peer in PEERS if peer.module in options.modules]
+    sides = {_OURS: Side(name=_OURS)} | {
+        peer.name: Side(name=peer.name, variant="fp32" if peer.is_fp32 else "int8") for peer in peers
+    }
+    acts: dict[str, Callable[[], Turn]] = {}
+    servers = list(stack.supervisor.guardian_ids().values())
+    with Ours(place, model=model, keys=keys, servers=servers) as ours:
+        acts[_OURS] = ours.turn
+        for peer in peers:
+            work = _work_of(peer, model=model, connections=connections, keys=keys, threads=threads)
+            try:
+                python = make_environment(peer, directory=options.environments)
+            except PeerFailed as exc:
+                sides[peer.name].failure = str(exc)
+                continue
+            acts[peer.name] = _turn_of(peer, work, python=python, connections=connections, scratch=scratch)
+        for _ in range(options.repeats):
+            for name, act in acts.items():
+                _take_turn(sides[name], act, servers=servers)
+        our_masks = ours.masks()
+        sides[_OURS].variant = ours.variant()
+    sides[_OURS].iou = _iou(our_masks, images)
+    for peer in peers:
+        if sides[peer.name].failure is None:
+            work = _work_of(peer, model=model, connections=connections, keys=keys, threads=threads)
+            masks = [_read_mask(storage, work.mask_key(key)) for key in keys]
+            sides[peer.name].iou = _iou(masks, images)
+            pairs = zip(our_masks, masks, strict=True)
+            sides[peer.name].iou_with_ours = pooled(
+                [count_pixels(one, other // 255) for one, other in pairs]
+            ).iou_defect
+    return list(sides.values())
+
+
+def _make_model(options: Options, directory: Path) -> ModelFiles:
+    if options.training_s:
+        return trained_model(options.encoder, directory=directory, time_budget_s=options.training_s)
+    return random_model(options.encoder, directory=directory)
+
+
+def _work_of(peer: Peer, *, model: ModelFiles, connections: Connections, keys: Sequence[str], threads: int) -> Work:
+    return Work(
+        endpoint_url=connections.s3_endpoint_url,
+        region=connections.s3_region,
+        bucket=connections.bucket,
+        keys=tuple(keys),
+        warm_up_keys=tuple(keys[: 2 * BATCH_SIZE]),
+        mask_prefix=f"bench/{peer.module}",
+        model=str(model.fp32 if peer.is_fp32 else model.int8),
+        weights=str(model.weights),
+        encoder=model.contract.encoder,
+        size_wh=model.contract.input_size_wh,
+        threshold=model.contract.threshold,
+        batch_size=BATCH_SIZE,
+        threads=threads,
+        # As the worker does: without these instructions int8 is exact only when asked to be.
+        session_entries={} if has_exact_int8() else {"session.x64quantprecision": "1"},
+    )
+
+
+def _turn_of(peer: Peer, work: Work, *, python: Path, connections: Connections, scratch: Path) -> Callable[[], Turn]:
+    environment = {
+        "AWS_ACCESS_KEY_ID": connections.s3_access_key,
+        "AWS_SECRET_ACCESS_KEY": connections.s3_secret_key,
+        "PEER_BROKER_URL": connections.queue_url,
+    }
+    log = scratch / f"{peer.module}.log"
+    return lambda: run_peer(peer, work, python=python, environment=environment, log=log)
+
+
+def _take_turn(side: Side, act: Callable[[], Turn], *, servers: Sequence[int]) -> None:
+    if side.failure is not None:
+        return
+    before = sum(cpu_s(server) for server in servers)
+    try:
+        side.turns.append(act())
+    except PeerFailed as exc:
+        side.failure = str(exc)
+        return
+    side.servers_cpu_s.append(sum(cpu_s(server) for server in servers) - before)
+
+
+def _read_mask(storage: Storage, key: str) -> UInt8Array:
+    mask = Image.open(BytesIO(storage.get(key))).convert("L")
+    return np.where(np.asarray(mask) > 0, 255, 0).astype(np.uint8)
+
+
+def _iou(masks: Sequence[UInt8Array], images: Sequence[DrawnImage]) -> float:
+    counts: list[PixelCounts] = [
+        count_pixels(mask, image.class_mask) for mask, image in zip(masks, images, strict=True)
+    ]
+    return pooled(counts).iou_defect
+
+
+def show(sides: Sequence[Side], *, options: Options, console: Console) -> None:
+    """Print the table, what failed, and whether the worker finds what the notebook finds."""
+    width, height = options.size_wh
+    table = Table(title=f"{options.encoder}, {width}x{height} JPEG, {options.images} images, medians of turns")
+    columns = ("side", "variant", "img/s", "worker / side", "CPU ms/img", "servers' ms/img", "IoU", "IoU with ours")
+    for column in columns:
+        table.add_column(column, justify="left" if column in {"side", "variant"} else "right")
+    ours = sides[0]
+    for side in sides:
+        if side.failure is not None:
+            table.add_row(side.name, side.variant, "failed")
+            continue
+        per_image = 1000 / options.images
+        table.add_row(
+            side.name,
+            side.variant,
+            f"{options.images / statistics.median(side.seconds):.1f}",
+            f"{median_ratio(side.seconds, ours.seconds):.2f}",
+            f"{statistics.median(turn.cpu_s for turn in side.turns) * per_image:.1f}",
+            f"{statistics.median(side.servers_cpu_s) * per_image:.1f}",
+            f"{side.iou:.4f}",
+            "" if side.iou_with_ours is None else f"{side.iou_with_ours:.4f}",
+        )
+    console.print(table)
+    for side in sides:
+        if side.failure is not None:
+            console.print(f"{side.name} failed: {side.failure}")
+    notebook = next((side for side in sides if side.name == PEERS[0].name and side.iou is not None), None)
+    if notebook is not None and notebook.iou is not None and ours.iou is not None:
+        gap = ours.iou - notebook.iou
+        verdict = "within" if abs(gap) <= IOU_TOLERANCE else "NOT within"
+        console.print(f"IoU of the worker minus that of the notebook: {gap:+.4f}, {verdict} {IOU_TOLERANCE}.")
+    if not options.training_s:
+        console.print("The network was not trained: its IoU says nothing.")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare")
+    parser.add_argument("--encoder", default="resnet101", help="of DeepLabV3+ at 256 x 256")
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("W", "H"), help="of the images")
+    parser.add_argument("--images", type=int, default=96, help="images in a turn")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each side, of which the median counts")
+    parser.add_argument("--training-s", type=float, default=300, help="for the network's epochs; 0 leaves it untrained")
+    parser.add_argument(
+        "--peers", nargs="*", default=[peer.module for peer in PEERS], choices=[peer.module for peer in PEERS]
+    )
+    parser.add_argument(
+        "--environments", type=Path, default=Path(".benchmark-envs"), help="where peers' packages are installed"
+    )
+    parser.add_argument("--out", type=Path, help="file for the raw figures")
+    return parser
+
+
+def main() -> None:
+    """Compare, print the table, write the raw figures."""
+    arguments = make_parser().parse_args()
+    options = Options(
+        encoder=arguments.encoder,
+        size_wh=tuple(arguments.size),
+        images=arguments.images,
+        repeats=arguments.repeats,
+        training_s=arguments.training_s,
+        environments=arguments.environments,
+        modules=arguments.peers,
+    )
+    configure_logs(level="warning", form="console", service="bench")
+    console = Console(width=120)
+    with tempfile.TemporaryDirectory(prefix="defectoscope-bench-", ignore_cleanup_errors=True) as directory:
+        scratch = Path(directory)
+        # PostgreSQL runs as another user when we are root and has to get in.
+        scratch.chmod(0o711)
+        stack = EmbeddedStack(scratch / "data")
+        with stack as connections:
+            sides = compare(options, stack=stack, connections=connections, scratch=scratch)
+    show(sides, options=options, console=console)
+    facts = machine_facts("onnxruntime-gpu")
+    console.print(facts)
+    if arguments.out:
+        figures: Mapping[str, object] = {
+            "machine": facts,
+            "options": {**asdict(options), "environments": None},
+            "sides": [asdict(side) for side in sides],
+        }
+        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

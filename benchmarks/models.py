@@ -1,0 +1,180 @@
+"""Models to measure with: a network from a random start, one trained for minutes, one that costs nothing to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from defectoscope.database import Database
+from defectoscope.registry import VariantFile, find_version, promote_first, publish
+from defectoscope.samples import generate_samples
+from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract
+from defectoscope.storage import Storage
+from trainer.build import build_model, contract_of
+from trainer.config import TrainingConfig
+from trainer.data import read_directory
+from trainer.export import export_onnx, stamp
+from trainer.network import build_network
+from trainer.quantise import calibration_batches, write_int8
+from trainer.weights import copy_weights, save_weights
+
+#: Drawn images that a model is trained on or int8 is calibrated on; those that are inspected are of another seed.
+_SAMPLES = 100
+_SAMPLE_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """One network as files.
+
+    Attributes:
+        contract: of both ONNX files, without a number.
+        fp32: the file as it was exported.
+        int8: the same, quantised; None where it was not asked for.
+        weights: the network for PyTorch, as safetensors; None where there is no network.
+    """
+
+    contract: ModelContract
+    fp32: Path
+    int8: Path | None = None
+    weights: Path | None = None
+
+
+def random_model(encoder: str, *, directory: Path) -> ModelFiles:
+    """Export a DeepLabV3+ at 256 x 256 from a random start, the same in every run: its speed is that of a trained one.
+
+    Args:
+        encoder: of the network.
+        directory: does not exist yet; the files go there.
+    """
+    directory.mkdir(parents=True)
+    config = TrainingConfig.resolve({"preset": "quick", "encoder": encoder, "encoder_weights": None})
+    torch.manual_seed(config.seed)
+    network = build_network(config).network.eval()
+    contract = contract_of(config, dataset_revision=None)
+    fp32, weights = directory / "model.onnx", directory / "weights.safetensors"
+    export_onnx(network, contract=contract, path=fp32)
+    save_weights(copy_weights(network), weights, config=config)
+    samples = directory / "samples"
+    generate_samples(samples, count=_SAMPLES, seed=_SAMPLE_SEED)
+    int8 = _quantised(fp32, contract=contract, samples=samples)
+    return ModelFiles(contract=contract, fp32=fp32, int8=int8, weights=weights)
+
+
+def trained_model(encoder: str, *, directory: Path, time_budget_s: float) -> ModelFiles:
+    """Train a DeepLabV3+ at 256 x 256 on drawn samples, so that its masks look like masks.
+
+    Args:
+        encoder: of the network.
+        directory: does not exist yet; the files go there.
+        time_budget_s: for the epochs; export, checks and scores come on top.
+    """
+    directory.mkdir(parents=True)
+    samples = directory / "samples"
+    generate_samples(samples, count=_SAMPLES, seed=_SAMPLE_SEED)
+    config = TrainingConfig.resolve({"preset": "quick", "encoder": encoder, "time_budget_s": time_budget_s})
+    built = build_model(
+        read_directory(samples),
+        config=config,
+        dataset_revision=None,
+        device="cpu",
+        work_dir=directory,
+        observer=_Nobody(),
+    )
+    fp32 = built.variants[0].path
+    if fp32 is None:
+        raise RuntimeError("The training left no fp32 file.")
+    # Made here again: the trainer keeps back a file that loses too much, and what is measured first of all is speed.
+    int8 = _quantised(fp32, contract=built.contract, samples=samples)
+    return ModelFiles(contract=built.contract, fp32=fp32, int8=int8, weights=built.weights_path)
+
+
+def costless_model(path: Path) -> ModelFiles:
+    """Write a model of the contract that hardly computes: a pixel's defect probability is 255 minus its red value."""
+    contract = ModelContract(
+        input_size_wh=(256, 256),
+        resize_policy="stretch",
+        threshold=0.9,
+        min_area_px=16,
+        class_names=("background", "defect"),
+        architecture="none",
+        encoder="none",
+        dataset_revision=None,
+        version=None,
+    )
+    width, height = contract.input_size_wh
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", [INPUT_NAME, "red"], ["of_red"], axis=3),
+            helper.make_node("Cast", ["of_red"], ["value"], to=TensorProto.FLOAT16),
+            helper.make_node("Sub", ["white", "value"], ["darkness"]),
+            helper.make_node("Cast", ["darkness"], [OUTPUT_NAME], to=TensorProto.UINT8),
+        ],
+        "costless",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", height, width, 3])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.UINT8, ["batch", height, width])],
+        [
+            numpy_helper.from_array(np.array(0, dtype=np.int64), "red"),
+            numpy_helper.from_array(np.array(255, dtype=np.float16), "white"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, path)
+    stamp(path, contract)
+    return ModelFiles(contract=contract, fp32=path)
+
+
+def put_in_service(model: ModelFiles, *, database: Database, storage: Storage) -> int:
+    """Publish every file of a model as one version and promote it.
+
+    Returns:
+        The row id of the version.
+    """
+    files = {"fp32": model.fp32, "int8": model.int8}
+
+    def build(numbered: ModelContract) -> list[VariantFile]:
+        present = {precision: path for precision, path in files.items() if path is not None}
+        for path in present.values():
+            stamp(path, numbered)
+        return [VariantFile(precision=precision, path=path, parity={}) for precision, path in present.items()]
+
+    number = publish(
+        database=database,
+        storage=storage,
+        contract=replace(model.contract, version=None),
+        build=build,
+        training_run_id=None,
+        dataset_revision_id=None,
+    )
+    promote_first(database=database, number=number, actor="bench")
+    with database.transaction() as session:
+        return find_version(session, number).id
+
+
+def _quantised(fp32: Path, *, contract: ModelContract, samples: Path) -> Path:
+    int8 = fp32.with_name("bench-int8.onnx")
+    write_int8(fp32, int8, batches=calibration_batches(read_directory(samples).train, contract=contract))
+    stamp(int8, contract)
+    return int8
+
+
+class _Nobody:
+    """Follows a training without a word."""
+
+    def stage(self, name: str) -> None:
+        """Hear it."""
+
+    def epoch(self, epoch: int, figures: dict[str, float]) -> None:
+        """Hear it."""
+
+    def found(self, figures: dict[str, Any]) -> None:
+        """Hear it."""
+
+    def check(self) -> None:
+        """Never end it."""
