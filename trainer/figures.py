@@ -137,8 +137,10 @@ def _running(run: RunningRun) -> Iterator[Reading]:
 
 
 def _ended(session: Session) -> Iterator[Reading]:
-    succeeded = {(trigger.value, TrainingRunState.SUCCEEDED.value, ""): 0 for trigger in RunTrigger}
+    none = {
+        (trigger.value, state.value, ""): 0 for trigger in RunTrigger for state in TrainingRunState if state.is_final
+    }
     counted = {(runs.trigger.value, runs.state.value, runs.code): runs.count for runs in count_ended_runs(session)}
     # What has not happened yet is 0: an alert needs the step from there.
-    for labels, count in {**succeeded, **counted}.items():
+    for labels, count in {**none, **counted}.items():
         yield ENDED_RUNS, labels, count

@@ -10,8 +10,9 @@ from defectoscope.settings import ENVIRONMENT_PREFIX, Settings
 
 OURS = ["migrate", "api", "worker", "trainer", "beat"]
 SERVERS = ["postgres", "valkey", "seaweedfs"]
+MONITORING = ["prometheus", "grafana"]
 SECRETS = ["POSTGRES_PASSWORD", "VALKEY_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"]
-every_service = pytest.mark.parametrize("name", OURS + SERVERS)
+every_service = pytest.mark.parametrize("name", OURS + SERVERS + MONITORING)
 
 
 def texts(value):
@@ -41,7 +42,7 @@ def known_settings(model: type[BaseModel], prefix: str) -> set[str]:
 
 
 def test_the_file_holds_our_processes_and_their_servers(services):
-    assert set(services) == {*OURS, *SERVERS}
+    assert set(services) == {*OURS, *SERVERS, *MONITORING}
 
 
 @every_service
@@ -94,20 +95,33 @@ def test_ports_are_published_on_loopback_only(services, name):
     assert all(re.fullmatch(r"127\.0\.0\.1:\$\{\w+:-\d+\}:\d+", port) for port in services[name].get("ports", []))
 
 
-def test_only_the_api_and_the_storage_are_published(services):
+def test_only_the_api_the_storage_and_the_dashboard_are_published(services):
     published = {name for name, service in services.items() if "ports" in service}
 
-    assert published == {"api", "seaweedfs"}
+    assert published == {"api", "seaweedfs", "grafana"}
     assert {name for name, service in services.items() if "edge" not in service["networks"]} == {
         "migrate",
         "postgres",
         "valkey",
+        *MONITORING,
     }
 
 
-@pytest.mark.parametrize("name", SERVERS)
+def test_monitoring_is_asked_for_by_name_and_is_on_no_network_with_a_server(services, compose):
+    assert {name for name, service in services.items() if service.get("profiles") == ["monitoring"]} == set(MONITORING)
+    assert {name for name, service in services.items() if "profiles" in service} == set(MONITORING)
+    assert {name for name, service in services.items() if "monitoring" in service["networks"]} == {
+        "api",
+        "worker",
+        "trainer",
+        *MONITORING,
+    }
+    assert [services[name]["networks"] for name in MONITORING] == [["monitoring"]] * 2
+
+
+@pytest.mark.parametrize("name", SERVERS + MONITORING)
 def test_images_of_others_are_pinned(services, name):
-    assert re.fullmatch(r"[a-z/]+:\d+\.\d+", services[name]["image"])
+    assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+(\.\d+)?", services[name]["image"])
 
 
 @every_service
