@@ -195,7 +195,7 @@ def _submit(database: Database, version_id: int, uris: list[str], *, threshold: 
 def _run_worker(inspector: Inspector, chunk_ids: list[int]) -> float:
     started = perf_counter()
     with ThreadPoolExecutor(2) as tasks:
-        list(tasks.map(inspector.process_chunk, chunk_ids))
+        list(tasks.map(lambda _: inspector.process_next_chunk(), chunk_ids))
     return perf_counter() - started
 
 

@@ -224,6 +224,10 @@ class JobNotCancellable(Conflict):
     """The job has already ended."""
 
 
+class JobNotPausable(Conflict):
+    """The job has already ended or is being cancelled."""
+
+
 class JobNotRetryable(Conflict):
     """The job is still running or has no failed image."""
 

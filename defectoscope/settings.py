@@ -85,6 +85,7 @@ class WorkerSettings(_Section):
     concurrency: int = Field(2, ge=1, description="chunks worked on at once by one process")
     batch_size: int = Field(8, ge=1, description="images handed to the model at once")
     intra_op_threads: int = Field(0, ge=0, description="threads of ONNX Runtime on the CPU; 0: one per available core")
+    retry_pause_s: float = Field(5, ge=0, description="rest of a thread after a server it needs did not answer")
     champion_interval_s: float = Field(3, gt=0, description="how often a newly promoted model is looked for")
     io_threads: int = Field(4, ge=1, description="threads that fetch, decode, encode and upload")
     model_cache_dir: Path = Field(

@@ -187,7 +187,9 @@ def settings(connections: Connections, migrated_url: str, bucket: str, tmp_path:
             bucket=bucket,
         ),
         inspection=InspectionSettings(chunk_size=4),
-        worker=WorkerSettings(device="cpu", intra_op_threads=1, io_threads=2, model_cache_dir=tmp_path / "models"),
+        worker=WorkerSettings(
+            device="cpu", intra_op_threads=1, io_threads=2, retry_pause_s=0, model_cache_dir=tmp_path / "models"
+        ),
     )
 
 

@@ -12,11 +12,12 @@ import structlog
 
 from defectoscope import connect
 from defectoscope.errors import CallerError, DatabaseUnavailable, Fault, NotNow, ProviderUnavailable
-from defectoscope.inspection.chunks import ClaimedChunk, Lease, claim_chunk, release_chunk
+from defectoscope.inspection.chunks import ClaimedChunk, Lease, claim_next_chunk, release_chunk
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.enumeration import enumerate_job
 from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.nights import NightPlan, hold_night
+from defectoscope.queue import ring_for_chunks
 from defectoscope.registry import reconcile_imports
 from defectoscope.settings import Settings
 from defectoscope.storage import open_s3
@@ -72,19 +73,34 @@ class Inspector:
         """Keep the model in service loaded from now on."""
         self._champion_watch.start()
 
-    def process_chunk(self, chunk_id: int) -> None:
-        """Claim a chunk, inspect its images and write what came out; nothing to do when it cannot be claimed."""
-        lease_s = self._settings.inspection.lease_s
+    def process_next_chunk(self) -> bool:
+        """Claim the chunk whose turn it is, inspect its images and write what came out.
+
+        One chunk and no more, so that enumerations and housekeeping get their turn on the same threads. The doorbell is
+        passed on before the work begins: while anything is owed there is one for the next thread, whatever becomes of
+        this one. A doorbell that finds nothing ends here.
+
+        Returns:
+            Whether a chunk was claimed.
+        """
+        inspection = self._settings.inspection
+        lease_s = inspection.lease_s
         try:
-            chunk = claim_chunk(database=self._database, chunk_id=chunk_id, owner=self._owner, lease_s=lease_s)
+            chunk = claim_next_chunk(
+                database=self._database, owner=self._owner, lease_s=lease_s, max_attempts=inspection.max_attempts
+            )
         except DatabaseUnavailable as exc:
-            # Nothing is held, or a lease that runs out by itself; the reconciler rings again.
-            log.warning("chunk.postponed", chunk=chunk_id, code=exc.code, reason=exc.message)
-            return
+            # Nothing is held, or a lease that runs out by itself.
+            log.warning("chunk.postponed", code=exc.code, reason=exc.message)
+            self._pause()
+            ring_for_chunks(self._queue, chunks=1)
+            return False
         if chunk is None:
-            log.debug("chunk.not_owed", chunk=chunk_id)
-            return
+            log.debug("chunk.none_owed")
+            return False
+        ring_for_chunks(self._queue, chunks=1)
         ended = False
+        must_pause = False
         count_attempt = True
         try:
             with Heartbeat(database=self._database, chunk=chunk, lease_s=lease_s) as heartbeat:
@@ -97,10 +113,19 @@ class Inspector:
         except (NotNow, ProviderUnavailable) as exc:
             # A server or this machine's GPU is away. Not the chunk's fault: it is owed again, the attempt not counted.
             count_attempt = False
-            log.warning("chunk.postponed", job=chunk.job_id, chunk=chunk_id, code=exc.code, reason=exc.message)
+            log.warning("chunk.postponed", job=chunk.job_id, chunk=chunk.chunk_id, code=exc.code, reason=exc.message)
+            must_pause = True
         finally:
             if not ended:
                 self._release(chunk, count_attempt=count_attempt)
+        if must_pause:
+            # Given back first: another worker may have what this one lacks.
+            self._pause()
+        return True
+
+    def _pause(self) -> None:
+        """Keep this thread from claiming chunk after chunk while a server it needs is away."""
+        self._stopping.wait(self._settings.worker.retry_pause_s)
 
     def _inspect(self, chunk: ClaimedChunk, heartbeat: Heartbeat) -> list[ItemOutcome]:
         try:
@@ -150,6 +175,8 @@ class Inspector:
                 )
         except NotNow as exc:
             log.warning("enumeration.postponed", job=job_id, code=exc.code, reason=exc.message)
+        # While enumerations waited they counted as doorbells, and nobody rang for chunks.
+        ring_for_chunks(self._queue, chunks=1)
 
     def reconcile(self) -> None:
         """Ring again for everything that is owed and held by nobody."""

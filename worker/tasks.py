@@ -1,4 +1,4 @@
-"""Celery tasks of the worker: an id in, one use case, nothing out."""
+"""Celery tasks of the worker: an id or nothing in, one use case, nothing out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from worker.inspector import Inspector
 def register_tasks(app: Celery, inspector: Inspector) -> None:
     """Register every task of the worker on a Celery application."""
 
-    @app.task(name=messages.PROCESS_CHUNK)  # type: ignore[untyped-decorator]
-    def process_chunk(chunk_id: int) -> None:
-        inspector.process_chunk(chunk_id)
+    @app.task(name=messages.PROCESS_NEXT_CHUNK)  # type: ignore[untyped-decorator]
+    def process_next_chunk() -> None:
+        inspector.process_next_chunk()
 
     @app.task(name=messages.ENUMERATE_JOB)  # type: ignore[untyped-decorator]
     def enumerate_job(job_id: int) -> None:

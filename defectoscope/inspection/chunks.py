@@ -2,15 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Interval, and_, cast, func, or_, select, update
+from sqlalchemy import Interval, cast, func, select, text, update
 
-from defectoscope.database import Chunk, ChunkState, Database, Image, ItemState, Job, JobItem, ModelVersion, Result
+from defectoscope.database import Chunk, ChunkState, Database, Image, ItemState, Job, JobItem, Result
 from defectoscope.inspection.params import JobParams
+
+#: A chunk of several images whose worker was lost this often goes on image by image, so that a poisonous file fails
+#: alone. The reconciler splits it; until then nobody may claim it.
+ATTEMPTS_BEFORE_SPLIT = 2
+
+#: What a chunk must be for a claim: not held, or held under a lease that ran out, and not tried too often.
+_CLAIMABLE = """
+    chunks.state IN ('pending', 'running') AND (chunks.state = 'pending' OR chunks.lease_expires_at < now())
+    AND chunks.attempts < CASE WHEN chunks.image_count > 1 THEN least(:attempts_before_split, :max_attempts)
+                               ELSE :max_attempts END
+"""
+#: Jobs that may have such chunks.
+_OPEN = "jobs.state IN ('pending', 'running') AND jobs.cancel_requested_at IS NULL AND jobs.paused_at IS NULL"
+
+# The states are written out, not bound: the partial indexes are for these very conditions. Jobs are put in order
+# first; then one chunk is looked for in each until one is found, so that nothing but the chunk taken is locked. No row
+# of a job is written: a claim of one worker never waits for that of another.
+#
+# Of jobs with equally few chunks in work the next is drawn by lot. By id, a single worker would find nothing in work
+# each time it looks, and take the oldest job's chunks to the last before it began with the next.
+_CLAIM = text(f"""
+    WITH turns AS MATERIALIZED (
+        SELECT jobs.id,
+            (SELECT count(*) FROM chunks WHERE chunks.job_id = jobs.id AND chunks.state = 'running'
+                AND chunks.attempts > 0 AND chunks.lease_expires_at >= now()) AS in_work
+        FROM jobs WHERE {_OPEN}
+        ORDER BY jobs.priority DESC, in_work, random()
+    ), next AS MATERIALIZED (
+        SELECT found.id FROM turns CROSS JOIN LATERAL (
+            SELECT chunks.id FROM chunks WHERE chunks.job_id = turns.id AND {_CLAIMABLE}
+            ORDER BY chunks.id LIMIT 1 FOR UPDATE SKIP LOCKED
+        ) AS found LIMIT 1
+    )
+    UPDATE chunks SET state = 'running', attempts = chunks.attempts + 1, lease_owner = :owner,
+        lease_token = chunks.lease_token + 1, lease_expires_at = now() + make_interval(secs => :lease_s)
+    FROM next, jobs, model_versions
+    WHERE chunks.id = next.id AND jobs.id = chunks.job_id AND model_versions.id = jobs.model_version_id
+    RETURNING chunks.id, chunks.job_id, chunks.lease_token, jobs.params, jobs.model_version_id, model_versions.number
+""")  # noqa: S608 -- made of constants
+
+_COUNT_CLAIMABLE = text(f"""
+    SELECT count(*) FROM (
+        SELECT FROM jobs CROSS JOIN LATERAL (
+            SELECT FROM chunks WHERE chunks.job_id = jobs.id AND {_CLAIMABLE} LIMIT :most
+        ) AS owed WHERE {_OPEN} LIMIT :most
+    ) AS claimable
+""")  # noqa: S608 -- made of constants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,80 +101,84 @@ class Lease(StrEnum):
     LOST = "lost"
 
 
-def claim_chunk(*, database: Database, chunk_id: int, owner: str, lease_s: int) -> ClaimedChunk | None:
-    """Take a chunk that is pending, or whose holder's lease has run out.
+def claim_next_chunk(*, database: Database, owner: str, lease_s: int, max_attempts: int) -> ClaimedChunk | None:
+    """Take the chunk whose turn it is.
+
+    Jobs of a higher priority go first; among those of one priority the job with the fewest chunks in work, so that a
+    job of ten images does not wait behind a million; within a job the oldest chunk, also one whose holder's lease has
+    run out. Paused and cancelled jobs are passed over.
 
     Args:
         database: where ownership is decided.
-        chunk_id: from the message.
         owner: host and process, for people.
-        lease_s: seconds until it is owed again unless renewed; the database's clock counts.
+        lease_s: seconds until the chunk is owed again unless renewed; the database's clock counts.
+        max_attempts: a chunk tried this often is left to the reconciler.
 
     Returns:
-        The chunk with its pending images, or None when there is nothing to claim: another holds it, it is done, or its
-        job was cancelled. A doubled message ends here.
+        The chunk with its pending images, or None when nobody has anything left to claim. A doubled message ends here.
     """
     with database.transaction() as session:
-        claimed = session.execute(
-            update(Chunk)
-            .where(
-                Chunk.id == chunk_id,
-                or_(
-                    Chunk.state == ChunkState.PENDING,
-                    and_(Chunk.state == ChunkState.RUNNING, Chunk.lease_expires_at < func.now()),
-                ),
-                Chunk.job_id == Job.id,
-                Job.cancel_requested_at.is_(None),
-                ModelVersion.id == Job.model_version_id,
-            )
-            .values(
-                state=ChunkState.RUNNING,
-                attempts=Chunk.attempts + 1,
-                lease_owner=owner,
-                lease_token=Chunk.lease_token + 1,
-                lease_expires_at=_from_now(lease_s),
-            )
-            .returning(Chunk.job_id, Chunk.lease_token, Job.params, Job.model_version_id, ModelVersion.number)
-            .execution_options(synchronize_session=False)
-        ).one_or_none()
+        claimed = session.execute(_CLAIM, {"owner": owner, "lease_s": lease_s, **_attempts(max_attempts)}).one_or_none()
         if claimed is None:
             return None
-        items = session.scalars(
-            select(JobItem).where(JobItem.chunk_id == chunk_id, JobItem.state == ItemState.PENDING).order_by(JobItem.id)
+        items = session.execute(
+            select(JobItem.id, JobItem.name, JobItem.source_uri, JobItem.source_etag, JobItem.label_uri)
+            .where(JobItem.chunk_id == claimed.id, JobItem.state == ItemState.PENDING)
+            .order_by(JobItem.id)
         )
         return ClaimedChunk(
-            chunk_id=chunk_id,
+            chunk_id=claimed.id,
             job_id=claimed.job_id,
             token=claimed.lease_token,
             model_version=claimed.number,
             model_version_id=claimed.model_version_id,
             params=JobParams.from_json(claimed.params),
             items=tuple(
-                ClaimedItem(
-                    item_id=item.id,
-                    name=item.name,
-                    source_uri=item.source_uri,
-                    source_etag=item.source_etag,
-                    label_uri=item.label_uri,
-                )
-                for item in items
+                ClaimedItem(item_id=item_id, name=name, source_uri=uri, source_etag=etag, label_uri=label_uri)
+                for item_id, name, uri, etag, label_uri in items
             ),
         )
 
 
+def count_claimable(*, database: Database, max_attempts: int, most: int) -> int:
+    """Return how many chunks a worker could claim at this moment, counted up to ``most``."""
+    with database.transaction() as session:
+        return int(session.scalars(_COUNT_CLAIMABLE, {"most": most, **_attempts(max_attempts)}).one())
+
+
+def _attempts(max_attempts: int) -> dict[str, int]:
+    return {"attempts_before_split": ATTEMPTS_BEFORE_SPLIT, "max_attempts": max_attempts}
+
+
 def find_known_result(*, database: Database, chunk: ClaimedChunk, image_sha256: str) -> KnownResult | None:
     """Return the result of an image under this chunk's model version and parameters, if there is one already."""
+    return find_known_results(database=database, chunk=chunk, image_sha256s=[image_sha256]).get(image_sha256)
+
+
+def find_known_results(
+    *, database: Database, chunk: ClaimedChunk, image_sha256s: Sequence[str]
+) -> dict[str, KnownResult]:
+    """Return the results that images have already under this chunk's model version and parameters.
+
+    Args:
+        database: where results are.
+        chunk: as claimed.
+        image_sha256s: content hashes of any number of images; one query for all.
+
+    Returns:
+        Content hash to result, for those that have one.
+    """
     with database.transaction() as session:
-        row = session.execute(
-            select(Result.id, Result.mask_key)
+        rows = session.execute(
+            select(Image.sha256, Result.id, Result.mask_key)
             .join(Image, Image.id == Result.image_id)
             .where(
-                Image.sha256 == image_sha256,
+                Image.sha256 == func.any(list(image_sha256s)),
                 Result.model_version_id == chunk.model_version_id,
                 Result.params_sha256 == chunk.params.result_sha256,
             )
-        ).one_or_none()
-        return KnownResult(result_id=row.id, mask_key=row.mask_key) if row else None
+        )
+        return {sha256: KnownResult(result_id=id_, mask_key=mask_key) for sha256, id_, mask_key in rows}
 
 
 def renew_lease(*, database: Database, chunk: ClaimedChunk, lease_s: int) -> Lease:
@@ -135,7 +187,7 @@ def renew_lease(*, database: Database, chunk: ClaimedChunk, lease_s: int) -> Lea
         row = session.execute(
             update(Chunk)
             .where(*ours(chunk), Job.id == Chunk.job_id)
-            .values(lease_expires_at=_from_now(lease_s))
+            .values(lease_expires_at=func.now() + cast(timedelta(seconds=lease_s), Interval))
             .returning(Job.cancel_requested_at)
             .execution_options(synchronize_session=False)
         ).one_or_none()
@@ -145,7 +197,7 @@ def renew_lease(*, database: Database, chunk: ClaimedChunk, lease_s: int) -> Lea
 
 
 def release_chunk(*, database: Database, chunk: ClaimedChunk, count_attempt: bool) -> None:
-    """Give a chunk back unfinished; the reconciler sends it again.
+    """Give a chunk back unfinished; anybody may claim it at once.
 
     Args:
         database: where ownership is decided.
@@ -162,8 +214,6 @@ def release_chunk(*, database: Database, chunk: ClaimedChunk, count_attempt: boo
                 attempts=Chunk.attempts if count_attempt else Chunk.attempts - 1,
                 lease_owner=None,
                 lease_expires_at=None,
-                # No message stands for it any more: the reconciler's next tick sends one.
-                dispatched_at=None,
             )
         )
 
@@ -171,7 +221,3 @@ def release_chunk(*, database: Database, chunk: ClaimedChunk, count_attempt: boo
 def ours(chunk: ClaimedChunk) -> tuple[Any, ...]:
     """Return the conditions under which a chunk is still held by the claim that made it."""
     return Chunk.id == chunk.chunk_id, Chunk.lease_token == chunk.token, Chunk.state == ChunkState.RUNNING
-
-
-def _from_now(seconds: int) -> Any:
-    return func.now() + cast(timedelta(seconds=seconds), Interval)

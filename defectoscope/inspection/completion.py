@@ -6,31 +6,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from defectoscope.database import (
-    Chunk,
-    ChunkState,
-    Database,
-    DefectRow,
-    ItemState,
-    JobItem,
-    QaScore,
-    Result,
-    Verdict,
-)
+from defectoscope.database import Database, ItemState, Verdict
 from defectoscope.errors import DefectoscopeError
-from defectoscope.inspection.chunks import ClaimedChunk, ours
-from defectoscope.inspection.images import ImageFacts, register_images, register_label
+from defectoscope.inspection import completion_sql as sql
+from defectoscope.inspection.chunks import ClaimedChunk
+from defectoscope.inspection.images import ImageFacts, LabelRow, register_images, register_labels
 from defectoscope.inspection.jobs import cancel_chunks, finish_if_done
-from defectoscope.segmentation import Defect, PixelCounts
+from defectoscope.inspection.totals import add_completed
+from defectoscope.segmentation import Defect, PixelCounts, ResizePolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultFacts:
-    """What one model version found in one image; its mask and overlay are stored already."""
+    """What one model version found in one image; its mask and overlay are stored already.
+
+    ``model_scale`` is how many pixels of the model's input one pixel of the image became.
+    """
 
     mask_key: str
     mask_sha256: str
@@ -41,6 +34,9 @@ class ResultFacts:
     provider: str
     runtime_version: str
     latency_ms: float
+    resize_policy: ResizePolicy = "stretch"
+    tile_count: int = 1
+    model_scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +64,8 @@ class ItemOutcome:
 @dataclass(slots=True)
 class _Ids:
     image: dict[str, int] = field(default_factory=dict)
-    result: dict[int, int] = field(default_factory=dict)
+    #: Image id to result id and verdict.
+    result: dict[int, tuple[int, str]] = field(default_factory=dict)
     label: dict[tuple[int, str], int] = field(default_factory=dict)
 
 
@@ -87,12 +84,7 @@ def complete_chunk(
         False when the chunk is no longer ours: nothing was written, whoever holds it now writes the same.
     """
     with database.transaction() as session:
-        closed = session.execute(
-            update(Chunk)
-            .where(*ours(chunk))
-            .values(state=ChunkState.DONE, lease_owner=None, lease_expires_at=None, finished_at=func.now())
-            .returning(Chunk.id)
-        ).one_or_none()
+        closed = session.scalar(sql.CLOSE_CHUNK, {"chunk_id": chunk.chunk_id, "token": chunk.token})
         if closed is None:
             return False
         ids = _Ids()
@@ -100,52 +92,54 @@ def complete_chunk(
         ids.image = register_images(session, [outcome.image for outcome in done if outcome.image is not None])
         _write_results(session, chunk, done, ids)
         _write_labels(session, chunk, done, ids)
+        label_errors = _count_new_label_errors(session, outcomes)
         _write_items(session, outcomes, ids)
+        # From here on the chunks of a job go one after the other: each sees what those before it ended.
+        session.execute(sql.LOCK_JOB, {"job_id": chunk.job_id})
+        add_completed(
+            session, chunk.job_id, item_ids=[outcome.item_id for outcome in outcomes], label_errors=label_errors
+        )
         if cancelled:
-            cancel_chunks(session, [chunk.chunk_id])
+            cancel_chunks(session, chunk.job_id, [chunk.chunk_id])
         finish_if_done(session, chunk.job_id)
         return True
 
 
 def _write_results(session: Session, chunk: ClaimedChunk, outcomes: Iterable[ItemOutcome], ids: _Ids) -> None:
+    made_by = {"model_version_id": chunk.model_version_id, "params_sha256": chunk.params.result_sha256}
     facts: dict[int, ResultFacts] = {}
     for outcome in outcomes:
         if outcome.image is not None and outcome.result is not None:
             facts[ids.image[outcome.image.sha256]] = outcome.result
-    image_ids = sorted(ids.image.values())
     if facts:
-        written = session.execute(
-            insert(Result).on_conflict_do_nothing().returning(Result.id, Result.image_id),
-            [_result_row(chunk, image_id, facts[image_id]) for image_id in sorted(facts)],
-        )
+        # In one order everywhere, as the images are.
+        rows = [_result_row(image_id, facts[image_id]) for image_id in sorted(facts)]
+        params = chunk.params
+        job_wide = {"threshold": params.threshold, "min_area_px": params.min_area_px, "mm_per_px": params.mm_per_px}
+        written = session.execute(sql.ADD_RESULTS, {**_columns(rows), **made_by, **job_wide}).all()
         defects = [
-            _defect_row(result_id, defect, chunk.params.mm_per_px)
-            for result_id, image_id in written
+            _defect_row(result_id, defect, params.mm_per_px)
+            for result_id, image_id in sorted(written)
             for defect in facts[image_id].defects
         ]
         if defects:
-            session.execute(insert(DefectRow), defects)
-    known = session.execute(
-        select(Result.image_id, Result.id).where(
-            Result.image_id.in_(image_ids),
-            Result.model_version_id == chunk.model_version_id,
-            Result.params_sha256 == chunk.params.result_sha256,
-        )
-    )
-    ids.result = dict(known.all())
+            session.execute(sql.ADD_DEFECTS, _columns(defects))
+    if ids.image:
+        known = session.execute(sql.FIND_RESULTS, {"image_ids": list(ids.image.values()), **made_by})
+        ids.result = {image_id: (result_id, verdict) for image_id, result_id, verdict in known}
 
 
-def _result_row(chunk: ClaimedChunk, image_id: int, facts: ResultFacts) -> dict[str, Any]:
+def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Turn rows into an array for each column."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _result_row(image_id: int, facts: ResultFacts) -> dict[str, Any]:
     return {
         "image_id": image_id,
-        "model_version_id": chunk.model_version_id,
-        "params_sha256": chunk.params.result_sha256,
-        "verdict": Verdict.DEFECTIVE if facts.defects else Verdict.CLEAN,
+        "verdict": (Verdict.DEFECTIVE if facts.defects else Verdict.CLEAN).value,
         "defect_px": facts.defect_px,
         "defect_count": len(facts.defects),
-        "threshold": chunk.params.threshold,
-        "min_area_px": chunk.params.min_area_px,
-        "mm_per_px": chunk.params.mm_per_px,
         "mask_key": facts.mask_key,
         "mask_sha256": facts.mask_sha256,
         "overlay_key": facts.overlay_key,
@@ -153,6 +147,9 @@ def _result_row(chunk: ClaimedChunk, image_id: int, facts: ResultFacts) -> dict[
         "provider": facts.provider,
         "runtime_version": facts.runtime_version,
         "latency_ms": facts.latency_ms,
+        "resize_policy": facts.resize_policy,
+        "tile_count": facts.tile_count,
+        "model_scale": facts.model_scale,
     }
 
 
@@ -180,66 +177,62 @@ def _defect_row(result_id: int, defect: Defect, mm_per_px: float | None) -> dict
 
 
 def _write_labels(session: Session, chunk: ClaimedChunk, outcomes: Iterable[ItemOutcome], ids: _Ids) -> None:
-    scores: dict[tuple[int, int], PixelCounts] = {}
     facts = {
         (ids.image[outcome.image.sha256], outcome.label.sha256): outcome.label
         for outcome in outcomes
         if outcome.image is not None and outcome.label is not None
     }
-    # In one order everywhere, as the images are.
-    for (image_id, sha256), label in sorted(facts.items(), key=lambda entry: entry[0]):
-        label_id = register_label(
-            session,
-            image_id=image_id,
-            key=label.key,
-            sha256=sha256,
-            defect_px=label.defect_px,
-            source=f"job:{chunk.job_id}",
-        )
-        ids.label[image_id, sha256] = label_id
-        scores[ids.result[image_id], label_id] = label.counts
-    if scores:
-        session.execute(
-            insert(QaScore).on_conflict_do_nothing(),
-            [
-                {
-                    "result_id": result_id,
-                    "label_id": label_id,
-                    "tp": counts.tp,
-                    "fp": counts.fp,
-                    "fn": counts.fn,
-                    "tn": counts.tn,
-                }
-                for (result_id, label_id), counts in sorted(scores.items(), key=lambda entry: entry[0])
-            ],
-        )
+    if not facts:
+        return
+    ids.label = register_labels(
+        session,
+        [
+            LabelRow(image_id=image_id, key=label.key, sha256=sha256, defect_px=label.defect_px)
+            for (image_id, sha256), label in facts.items()
+        ],
+        source=f"job:{chunk.job_id}",
+    )
+    scores = sorted(
+        (ids.result[image_id][0], ids.label[image_id, sha256], label.counts)
+        for (image_id, sha256), label in facts.items()
+    )
+    rows = [
+        {
+            "result_id": result_id,
+            "label_id": label_id,
+            "tp": counts.tp,
+            "fp": counts.fp,
+            "fn": counts.fn,
+            "tn": counts.tn,
+        }
+        for result_id, label_id, counts in scores
+    ]
+    session.execute(sql.ADD_SCORES, _columns(rows))
+
+
+def _count_new_label_errors(session: Session, outcomes: Sequence[ItemOutcome]) -> int:
+    """Return how many labels were found unusable now and not before; the items are not written yet."""
+    flawed = [outcome.item_id for outcome in outcomes if outcome.label_error is not None]
+    return int(session.scalars(sql.COUNT_SOUND_LABELS, {"item_ids": flawed}).one()) if flawed else 0
 
 
 def _write_items(session: Session, outcomes: Sequence[ItemOutcome], ids: _Ids) -> None:
-    rows = [_item_values(outcome, ids) for outcome in outcomes]
+    rows = [_item_row(outcome, ids) for outcome in outcomes]
     if rows:
-        items = JobItem.__table__.c
-        values: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "b_id"}
-        for name in ("label_error_code", "label_error_message"):
-            # What the enumeration found wrong with a label stays.
-            values[name] = func.coalesce(bindparam(name, type_=items[name].type), items[name])
-        session.connection().execute(
-            update(JobItem.__table__)  # type: ignore[arg-type]  # a mapped class's table is a Table
-            .where(items.id == bindparam("b_id"))
-            .values(values),
-            rows,
-        )
+        session.execute(sql.END_ITEMS, _columns(rows))
 
 
-def _item_values(outcome: ItemOutcome, ids: _Ids) -> dict[str, Any]:
+def _item_row(outcome: ItemOutcome, ids: _Ids) -> dict[str, Any]:
     image_id = ids.image.get(outcome.image.sha256) if outcome.image else None
+    result_id, verdict = ids.result.get(image_id, (None, None)) if image_id and not outcome.error else (None, None)
     label_id = ids.label.get((image_id, outcome.label.sha256)) if image_id and outcome.label else None
     return {
-        "b_id": outcome.item_id,
-        "state": ItemState.FAILED if outcome.error else ItemState.SUCCEEDED,
+        "id": outcome.item_id,
+        "state": (ItemState.FAILED if outcome.error else ItemState.SUCCEEDED).value,
         "image_id": image_id,
-        "result_id": ids.result.get(image_id) if image_id and not outcome.error else None,
+        "result_id": result_id,
         "label_id": label_id,
+        "verdict": verdict,
         "error_code": outcome.error.code if outcome.error else None,
         "error_message": outcome.error.message if outcome.error else None,
         "label_error_code": outcome.label_error.code if outcome.label_error else None,

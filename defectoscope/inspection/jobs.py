@@ -7,23 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
-from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState, ModelVersion
+from defectoscope.database import (
+    Chunk,
+    ChunkState,
+    Database,
+    ItemState,
+    Job,
+    JobItem,
+    JobState,
+    ModelVersion,
+    Priority,
+    after_commit,
+)
 from defectoscope.errors import (
     DefectoscopeError,
     JobNotCancellable,
     JobNotFound,
+    JobNotPausable,
     JobNotRetryable,
     ModelWeightsDropped,
     NoImagesFound,
 )
-from defectoscope.inspection.items import open_chunks
-from defectoscope.queue import Queue
+from defectoscope.inspection.items import rechunk
+from defectoscope.inspection.totals import change_counts, count_items
+from defectoscope.queue import WAITING_DOORBELLS, Queue, ring_for_chunks
 
 #: While a chunk is in one of these, its job is owed something.
 UNFINISHED_CHUNKS = (ChunkState.PENDING, ChunkState.RUNNING)
+#: Chunks that one transaction cancels. A million images have more: the reconciler ends the others, as many at a time.
+CANCELLED_AT_ONCE = 200
+
+# Written out, not bound: there is an index for this very condition.
+_IS_OWED = text("SELECT 1 FROM chunks WHERE job_id = :job_id AND state IN ('pending', 'running') LIMIT 1")
 
 
 def end_enumeration(session: Session, job: Job) -> None:
@@ -81,35 +99,28 @@ def finish_if_done(session: Session, job_id: int) -> bool:
         return True
     if job.enumerated_at is None:
         return False
-    unfinished = select(Chunk.id).where(Chunk.job_id == job_id, Chunk.state.in_(UNFINISHED_CHUNKS)).limit(1)
-    if session.scalar(unfinished) is not None:
+    if session.scalar(_IS_OWED, {"job_id": job_id}) is not None:
         return False
-    counts = count_items(session, job_id)
-    flawed_labels = session.scalar(
-        select(func.count()).where(JobItem.job_id == job_id, JobItem.label_error_code.is_not(None))
-    )
+    counts = count_items(job)
     if job.cancel_requested_at is not None:
         job.state = JobState.CANCELLED
     elif counts[ItemState.SUCCEEDED] == 0:
         job.state = JobState.FAILED
-    elif counts[ItemState.FAILED] or flawed_labels or job.error_code:
+    elif counts[ItemState.FAILED] or job.label_errors or job.error_code:
         job.state = JobState.PARTIAL
     else:
         job.state = JobState.SUCCEEDED
     job.finished_at = session.scalar(select(func.now()))
+    # A retry opens the job again, and means it.
+    job.paused_at = None
     return True
 
 
-def count_items(session: Session, job_id: int) -> dict[ItemState, int]:
-    """Return how many images of a job are in each state; computed, never incremented."""
-    counts = dict.fromkeys(ItemState, 0)
-    rows = session.execute(select(JobItem.state, func.count()).where(JobItem.job_id == job_id).group_by(JobItem.state))
-    counts.update(dict(rows.all()))
-    return counts
-
-
 def cancel_job(*, database: Database, job_id: int) -> None:
-    """Ask for a job to stop. Chunks not begun end here; those in work end between two of their batches.
+    """Ask for a job to stop.
+
+    Chunks not begun end here or, where there are many, at the reconciler's next ticks; those in work end between two of
+    their batches.
 
     Raises:
         JobNotFound: there is none.
@@ -123,27 +134,90 @@ def cancel_job(*, database: Database, job_id: int) -> None:
             job.cancel_requested_at = session.scalar(select(func.now()))
         if job.enumerated_at is None:
             job.enumerated_at = job.cancel_requested_at
-        waiting = select(Chunk.id).where(Chunk.job_id == job_id, Chunk.state == ChunkState.PENDING)
+        waiting = (
+            select(Chunk.id)
+            .where(Chunk.job_id == job_id, Chunk.state == ChunkState.PENDING)
+            .order_by(Chunk.id)
+            .limit(CANCELLED_AT_ONCE)
+        )
         # A chunk that somebody is writing at this moment is passed over: waiting for it with the job's lock in hand
         # could be a deadlock. It is claimed, and its worker hears of the cancellation, or the reconciler ends it.
-        cancel_chunks(session, session.scalars(waiting.with_for_update(skip_locked=True)).all())
+        cancel_chunks(session, job_id, session.scalars(waiting.with_for_update(skip_locked=True)).all())
         finish_if_done(session, job_id)
 
 
-def cancel_chunks(session: Session, chunk_ids: Sequence[int]) -> None:
-    """End chunks and what is still pending in them."""
+def cancel_chunks(session: Session, job_id: int, chunk_ids: Sequence[int]) -> None:
+    """End chunks of a job and what is still pending in them; the job's row stays locked."""
     if not chunk_ids:
         return
-    session.execute(
-        update(JobItem)
-        .where(JobItem.chunk_id.in_(chunk_ids), JobItem.state == ItemState.PENDING)
-        .values(state=ItemState.CANCELLED)
-    )
     session.execute(
         update(Chunk)
         .where(Chunk.id.in_(chunk_ids))
         .values(state=ChunkState.CANCELLED, lease_owner=None, lease_expires_at=None, finished_at=func.now())
+        .execution_options(synchronize_session=False)
     )
+    ended = end_items(session, chunk_ids, state=ItemState.CANCELLED)
+    change_counts(session, job_id, pending=-ended, cancelled=ended)
+
+
+def end_items(
+    session: Session, chunk_ids: Sequence[int], *, state: ItemState, error: DefectoscopeError | None = None
+) -> int:
+    """End what is still pending in some chunks, and return how many images that were; the caller counts them."""
+    ended = session.execute(
+        update(JobItem)
+        .where(JobItem.chunk_id.in_(chunk_ids), JobItem.state == ItemState.PENDING)
+        .values(state=state, error_code=error and error.code, error_message=error and error.message)
+        .returning(JobItem.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(ended.all())
+
+
+def pause_job(*, database: Database, job_id: int) -> None:
+    """Have no further chunk of a job claimed. Chunks in work are finished, and images go on being listed.
+
+    A paused job can be cancelled; pausing it again changes nothing.
+
+    Raises:
+        JobNotFound: there is none.
+        JobNotPausable: it has ended.
+    """
+    with database.transaction() as session:
+        job = _lock_open_job(session, job_id)
+        if job.paused_at is None:
+            job.paused_at = session.scalar(select(func.now()))
+
+
+def resume_job(*, database: Database, queue: Queue, job_id: int) -> None:
+    """Have the chunks of a paused job claimed again. Nothing changes where it was not paused.
+
+    Raises:
+        JobNotFound: there is none.
+        JobNotPausable: it has ended.
+    """
+    with database.transaction() as session:
+        job = _lock_open_job(session, job_id)
+        job.paused_at = None
+        after_commit(session, lambda: ring_for_chunks(queue, chunks=WAITING_DOORBELLS))
+
+
+def _lock_open_job(session: Session, job_id: int) -> Job:
+    job = lock_job(session, job_id)
+    if job.state.is_final or job.cancel_requested_at is not None:
+        ending = "has already ended" if job.state.is_final else "is being cancelled"
+        raise JobNotPausable(f"Job {job_id} {ending}.", job_id=job_id, state=job.state)
+    return job
+
+
+def prioritise_job(*, database: Database, job_id: int, priority: Priority) -> None:
+    """Set which jobs a job goes before. It holds from the next claim on, and after a retry too.
+
+    Raises:
+        JobNotFound: there is none.
+    """
+    with database.transaction() as session:
+        lock_job(session, job_id).priority = priority
 
 
 def check_model_files(session: Session, model_version_id: int) -> None:
@@ -181,13 +255,8 @@ def retry_failed(*, database: Database, queue: Queue, job_id: int, chunk_size: i
         ).all()
         if not failed:
             raise JobNotRetryable(f"Job {job_id} has no failed image to retry.", job_id=job_id)
-        slices = [failed[start : start + chunk_size] for start in range(0, len(failed), chunk_size)]
-        for chunk_id, item_ids in zip(open_chunks(session, queue, job_id, len(slices)), slices, strict=True):
-            session.execute(
-                update(JobItem)
-                .where(JobItem.id.in_(item_ids))
-                .values(chunk_id=chunk_id, state=ItemState.PENDING, error_code=None, error_message=None)
-            )
+        rechunk(session, queue, job_id, failed, chunk_size=chunk_size)
+        change_counts(session, job_id, failed=-len(failed), pending=len(failed))
         job.state = JobState.RUNNING
         job.finished_at = None
         return len(failed)

@@ -21,9 +21,9 @@ from defectoscope.database import (
     Verdict,
 )
 from defectoscope.errors import ImageNotFound, JobNotFound, ResultNotFound
-from defectoscope.inspection.jobs import count_items
 from defectoscope.inspection.params import JobParams
 from defectoscope.inspection.scores import QaSummary, summarise_qa
+from defectoscope.inspection.totals import count_items
 from defectoscope.segmentation import PixelCounts
 
 
@@ -100,27 +100,15 @@ def view_job(session: Session, job_id: int) -> JobView:
         raise JobNotFound(f"There is no job {job_id}.", job_id=job_id)
     job, number = found
     params = JobParams.from_json(job.params)
-    defective_images = session.scalar(
-        select(func.count())
-        .select_from(JobItem)
-        .join(Result, Result.id == JobItem.result_id)
-        .where(JobItem.job_id == job_id, Result.verdict == Verdict.DEFECTIVE)
-    )
-    # A picture submitted under two names is two images with one result: its defects exist, and are listed, once.
-    result_ids = select(JobItem.result_id).where(JobItem.job_id == job_id)
-    defects = session.scalar(select(func.sum(Result.defect_count)).where(Result.id.in_(result_ids)))
-    label_errors = session.scalar(
-        select(func.count()).where(JobItem.job_id == job_id, JobItem.label_error_code.is_not(None))
-    )
     return JobView(
         job=job,
         model_version=number,
         params=params,
-        counts=count_items(session, job_id),
-        defective_images=defective_images or 0,
-        defects=int(defects or 0),
-        label_errors=label_errors or 0,
-        qa=summarise_qa(session, job_id, min_iou=params.qa_min_iou),
+        counts=count_items(job),
+        defective_images=job.defective_images,
+        defects=job.defects,
+        label_errors=job.label_errors,
+        qa=summarise_qa(job, min_iou=params.qa_min_iou),
     )
 
 

@@ -1,43 +1,83 @@
-"""Reconciliation: finds owed work that nobody holds and rings again, so that a lost message is only a delay."""
+"""Reconciliation: settles what no worker can, and rings for owed work, so that a lost message is only a delay."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import Interval, and_, cast, func, or_, select, text, update
+from sqlalchemy import Interval, cast, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState, after_commit
 from defectoscope.errors import WorkerLost
-from defectoscope.inspection.items import open_chunks
-from defectoscope.inspection.jobs import UNFINISHED_CHUNKS, cancel_chunks, finish_if_done
-from defectoscope.queue import Queue, messages, send_or_leave
+from defectoscope.inspection.chunks import ATTEMPTS_BEFORE_SPLIT, count_claimable
+from defectoscope.inspection.items import rechunk
+from defectoscope.inspection.jobs import (
+    CANCELLED_AT_ONCE,
+    UNFINISHED_CHUNKS,
+    cancel_chunks,
+    end_items,
+    finish_if_done,
+)
+from defectoscope.inspection.totals import change_counts
+from defectoscope.queue import WAITING_DOORBELLS, Queue, messages, ring_for_chunks, send_or_leave
 
 log = structlog.get_logger(__name__)
 
-#: Chunks looked at in one tick, so that a tick stays short whatever has piled up.
+#: Chunks or jobs looked at in one transaction, so that each stays short whatever has piled up.
 TICK_LIMIT = 200
-#: A chunk of several images whose worker was lost this often goes on image by image, so that a poisonous file fails
-#: alone.
-ATTEMPTS_BEFORE_SPLIT = 2
+#: Transactions in which one tick ends the chunks of cancelled jobs: a million images in two or three ticks.
+_CANCEL_TURNS = 100
+
+# The states and the bound are written out, not bound: the partial index is for these very conditions.
+_WORN = text("""
+    SELECT id FROM chunks
+    WHERE state IN ('pending', 'running') AND attempts > 0 AND (state = 'pending' OR lease_expires_at < now())
+        AND attempts >= CASE WHEN image_count > 1 THEN :before_split ELSE :max_attempts END
+    ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+_OF_CANCELLED_JOBS = text("""
+    SELECT found.id, found.job_id FROM jobs CROSS JOIN LATERAL (
+        SELECT chunks.id, chunks.job_id FROM chunks
+        WHERE chunks.job_id = jobs.id AND chunks.state IN ('pending', 'running')
+            AND (chunks.state = 'pending' OR chunks.lease_expires_at < now())
+        ORDER BY chunks.id LIMIT :limit FOR UPDATE SKIP LOCKED
+    ) AS found
+    WHERE jobs.state IN ('pending', 'running') AND jobs.cancel_requested_at IS NOT NULL
+    LIMIT :limit
+""")
 
 
 def reconcile(*, database: Database, queue: Queue, resend_after_s: int, max_attempts: int) -> None:
-    """Do one bounded tick. Of several at the same moment, one works and the others do nothing."""
+    """Do one bounded tick. Of several at the same moment, one works and the others do nothing.
+
+    Args:
+        database: what is owed.
+        queue: where to ring.
+        resend_after_s: an enumeration that nobody has been heard of for this long is asked for again.
+        max_attempts: claims of a single image before it is given up.
+    """
     stale = func.now() - cast(timedelta(seconds=resend_after_s), Interval)
-    # A transaction for each step: the second holds chunks and the third holds jobs, and elsewhere a job may be waited
-    # for with a chunk in hand. No transaction may do it the other way round.
+    # A transaction for each step: some hold chunks and the last holds jobs, and elsewhere a job may be waited for with
+    # a chunk in hand. No transaction may do it the other way round.
     with database.transaction() as session:
         if _is_elected(session):
             _resend_enumerations(session, queue, stale)
+    for _ in range(_CANCEL_TURNS):
+        with database.transaction() as session:
+            if not (_is_elected(session) and _cancel_some(session)):
+                break
     with database.transaction() as session:
         if _is_elected(session):
-            _settle_chunks(session, queue, stale, max_attempts)
+            _settle_worn(session, queue, max_attempts)
     with database.transaction() as session:
         if _is_elected(session):
             _finish_jobs(session)
+    # Doorbells that wait are not rung twice, so that this adds nothing unless some were lost.
+    owed = count_claimable(database=database, max_attempts=max_attempts, most=WAITING_DOORBELLS)
+    ring_for_chunks(queue, chunks=owed, most=owed)
 
 
 def _is_elected(session: Session) -> bool:
@@ -61,63 +101,44 @@ def _resend_enumerations(session: Session, queue: Queue, stale: Any) -> None:
         after_commit(session, lambda: send_or_leave(queue, [messages.enumerate_job(job_id) for job_id in owed]))
 
 
-def _settle_chunks(session: Session, queue: Queue, stale: Any, max_attempts: int) -> None:
-    """Send again, split or give up every chunk that is owed and held by nobody."""
-    owed = session.scalars(
-        select(Chunk)
-        .join(Job, Job.id == Chunk.job_id)
-        .where(
-            or_(
-                and_(
-                    Chunk.state == ChunkState.PENDING,
-                    or_(
-                        Chunk.dispatched_at.is_(None),
-                        Chunk.dispatched_at < stale,
-                        # A cancellation passed over it because it was being written at that moment.
-                        Job.cancel_requested_at.is_not(None),
-                    ),
-                ),
-                and_(Chunk.state == ChunkState.RUNNING, Chunk.lease_expires_at < func.now()),
-            )
-        )
-        # Running before pending, and what has no message before what has an old one: behind a long queue every message
-        # grows old, and those chunks must not hide the ones that nobody else will ever look at.
-        .order_by(Chunk.state.desc(), Chunk.dispatched_at.asc().nulls_first(), Chunk.id)
-        .limit(TICK_LIMIT)
-        .with_for_update(of=Chunk, skip_locked=True)
-    ).all()
-    resent: list[int] = []
-    for chunk in owed:
-        if session.scalar(select(Job.cancel_requested_at).where(Job.id == chunk.job_id)) is not None:
-            cancel_chunks(session, [chunk.id])
-        elif chunk.attempts >= min(ATTEMPTS_BEFORE_SPLIT, max_attempts) and _pending_count(session, chunk.id) > 1:
-            _split(session, queue, chunk)
+def _cancel_some(session: Session) -> bool:
+    """End chunks of cancelled jobs that nobody holds, and say whether there were any."""
+    chunk_ids: dict[int, list[int]] = {}
+    for chunk_id, job_id in session.execute(_OF_CANCELLED_JOBS, {"limit": CANCELLED_AT_ONCE}):
+        chunk_ids.setdefault(job_id, []).append(chunk_id)
+    for job_id in sorted(chunk_ids):
+        cancel_chunks(session, job_id, chunk_ids[job_id])
+    return bool(chunk_ids)
+
+
+def _settle_worn(session: Session, queue: Queue, max_attempts: int) -> None:
+    """Split or give up every chunk that was tried so often that it may not be claimed as it is."""
+    before_split = min(ATTEMPTS_BEFORE_SPLIT, max_attempts)
+    bounds = {"before_split": before_split, "max_attempts": max_attempts, "limit": TICK_LIMIT}
+    ids = session.scalars(_WORN, bounds).all()
+    chunks = session.scalars(select(Chunk).where(Chunk.id.in_(ids)).order_by(Chunk.job_id, Chunk.id)).all()
+    for chunk in chunks:
+        pending = _pending_items(session, chunk.id)
+        if len(pending) > 1:
+            _split(session, queue, chunk, pending)
         elif chunk.attempts >= max_attempts:
             _give_up(session, chunk)
         else:
-            chunk.state = ChunkState.PENDING
-            chunk.lease_owner = chunk.lease_expires_at = None
-            chunk.dispatched_at = session.scalar(select(func.now()))
-            resent.append(chunk.id)
-    session.flush()
-    if resent:
-        log.info("chunk.resent", chunks=resent)
-        after_commit(session, lambda: send_or_leave(queue, [messages.process_chunk(chunk_id) for chunk_id in resent]))
+            # One image is left to try; a chunk of one may be claimed more often.
+            chunk.image_count = len(pending)
+        session.flush()
 
 
-def _pending_count(session: Session, chunk_id: int) -> int:
-    pending = select(func.count()).where(JobItem.chunk_id == chunk_id, JobItem.state == ItemState.PENDING)
-    return session.scalar(pending) or 0
-
-
-def _split(session: Session, queue: Queue, chunk: Chunk) -> None:
-    """Give every pending image of a chunk a chunk of its own."""
-    item_ids = session.scalars(
-        select(JobItem.id).where(JobItem.chunk_id == chunk.id, JobItem.state == ItemState.PENDING).order_by(JobItem.id)
+def _pending_items(session: Session, chunk_id: int) -> Sequence[int]:
+    return session.scalars(
+        select(JobItem.id).where(JobItem.chunk_id == chunk_id, JobItem.state == ItemState.PENDING).order_by(JobItem.id)
     ).all()
+
+
+def _split(session: Session, queue: Queue, chunk: Chunk, item_ids: Sequence[int]) -> None:
+    """Give every pending image of a chunk a chunk of its own."""
     log.warning("chunk.split", job=chunk.job_id, chunk=chunk.id, images=len(item_ids), attempts=chunk.attempts)
-    for item_id, chunk_id in zip(item_ids, open_chunks(session, queue, chunk.job_id, len(item_ids)), strict=True):
-        session.execute(update(JobItem).where(JobItem.id == item_id).values(chunk_id=chunk_id))
+    rechunk(session, queue, chunk.job_id, item_ids, chunk_size=1)
     _close(session, chunk, ChunkState.SPLIT)
 
 
@@ -125,11 +146,8 @@ def _give_up(session: Session, chunk: Chunk) -> None:
     """Fail the one image that takes its worker down every time."""
     error = WorkerLost()
     log.error("image.given_up", job=chunk.job_id, chunk=chunk.id, attempts=chunk.attempts, code=error.code)
-    session.execute(
-        update(JobItem)
-        .where(JobItem.chunk_id == chunk.id, JobItem.state == ItemState.PENDING)
-        .values(state=ItemState.FAILED, error_code=error.code, error_message=error.message)
-    )
+    failed = end_items(session, [chunk.id], state=ItemState.FAILED, error=error)
+    change_counts(session, chunk.job_id, pending=-failed, failed=failed)
     _close(session, chunk, ChunkState.DONE)
 
 

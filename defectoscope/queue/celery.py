@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from kombu.messaging import Producer
 
 from defectoscope.errors import QueueUnavailable
 from defectoscope.queue.messages import INSPECTION_QUEUE, Message
@@ -62,10 +64,32 @@ class CeleryQueue:
         Raises:
             QueueUnavailable: the broker does not answer; the messages not sent are the reconciler's business.
         """
+        with self._producer() as producer:
+            for message in messages:
+                self._send(message, producer)
+
+    def top_up(self, message: Message, *, times: int, most: int) -> None:
+        """Send a message several times, but no more often than brings what waits in its queue to ``most``.
+
+        Two callers at the same moment may together send more: the bound is for the length of the queue, not for a sum.
+
+        Raises:
+            QueueUnavailable: the broker does not answer.
+        """
+        with self._producer() as producer:
+            # Declaring a queue creates nothing in Redis; it is how kombu tells what waits there.
+            waiting = producer.channel.queue_declare(message.queue, durable=True, auto_delete=False).message_count
+            for _ in range(min(times, most - waiting)):
+                self._send(message, producer)
+
+    def _send(self, message: Message, producer: Producer) -> None:
+        self._app.send_task(message.task, args=message.args, queue=message.queue, producer=producer)
+
+    @contextmanager
+    def _producer(self) -> Iterator[Producer]:
         try:
             with self._app.producer_or_acquire() as producer:
-                for message in messages:
-                    self._app.send_task(message.task, args=message.args, queue=message.queue, producer=producer)
+                yield producer
         except (OperationalError, OSError) as exc:
             raise QueueUnavailable(f"The message broker does not answer: {exc}") from exc
 

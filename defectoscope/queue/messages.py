@@ -1,6 +1,7 @@
 """Task names, queues and payloads: the whole vocabulary spoken over the broker.
 
-A message is a doorbell. It says which row to look at; whether anything is owed there is decided in SQL.
+A message is a doorbell. Most say which row to look at; the one for chunks only says that somebody should look. Whether
+anything is owed, and what is next, is decided in SQL.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ CONTROL_QUEUE = "control"
 #: Training runs and imports of models: taken by trainers.
 TRAINING_QUEUE = "training"
 
-PROCESS_CHUNK = "inspection.process_chunk"
+PROCESS_NEXT_CHUNK = "inspection.process_next_chunk"
 ENUMERATE_JOB = "inspection.enumerate_job"
 RECONCILE = "inspection.reconcile"
 START_NIGHT = "training.start_night"
@@ -31,9 +32,9 @@ class Message:
     args: tuple[int, ...] = ()
 
 
-def process_chunk(chunk_id: int) -> Message:
-    """Ask a worker to look at a chunk."""
-    return Message(PROCESS_CHUNK, INSPECTION_QUEUE, (chunk_id,))
+def process_next_chunk() -> Message:
+    """Ask a worker to take the chunk whose turn it is."""
+    return Message(PROCESS_NEXT_CHUNK, INSPECTION_QUEUE)
 
 
 def enumerate_job(job_id: int) -> Message:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
 
 from api.app import create_app
-from defectoscope.database import Chunk
 from defectoscope.errors import ObjectNotFound
-from defectoscope.inspection.chunks import claim_chunk
+from defectoscope.inspection.chunks import claim_next_chunk
 from defectoscope.inspection.completion import ItemOutcome, LabelFacts, ResultFacts, complete_chunk
 from defectoscope.inspection.images import ImageFacts
 from defectoscope.registry import VariantFile, promote_first, publish
@@ -171,13 +169,10 @@ def work(services):
         )
 
     def run(job, told):
-        with services.database.transaction() as session:
-            chunk_ids = session.scalars(select(Chunk.id).where(Chunk.job_id == job["id"]).order_by(Chunk.id)).all()
-        for chunk_id in chunk_ids:
-            chunk = claim_chunk(database=services.database, chunk_id=chunk_id, owner="test", lease_s=60)
-            if chunk is not None:
-                outcomes = [outcome_of(item, told[item.name]) for item in chunk.items]
-                assert complete_chunk(database=services.database, chunk=chunk, outcomes=outcomes)
+        while chunk := claim_next_chunk(database=services.database, owner="test", lease_s=60, max_attempts=3):
+            assert chunk.job_id == job["id"]
+            outcomes = [outcome_of(item, told[item.name]) for item in chunk.items]
+            assert complete_chunk(database=services.database, chunk=chunk, outcomes=outcomes)
 
     return run
 

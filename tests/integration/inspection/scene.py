@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from sqlalchemy import func, select, text
 
 from defectoscope.database import Chunk, ChunkState, Database, Image, Job, JobItem, ModelVersion
-from defectoscope.inspection.chunks import claim_chunk
+from defectoscope.inspection.chunks import claim_next_chunk
 from defectoscope.inspection.completion import ItemOutcome, LabelFacts, ResultFacts, complete_chunk
 from defectoscope.inspection.images import ImageFacts
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.inspection.sources import ExplicitImages, SourceImage
 from defectoscope.inspection.submission import JobRequest, submit_job
-from defectoscope.queue import MemoryQueue
+from defectoscope.queue import MemoryQueue, messages
 from defectoscope.segmentation import Defect, PixelCounts
 from tests.models import CONTRACT
 
@@ -52,8 +52,17 @@ class Scene:
         request = replace(self.request(source), params=params)
         return submit_job(database=self.database, queue=self.queue, request=request, chunk_size=chunk_size)
 
-    def claim(self, chunk_id, *, lease_s=60, owner="worker"):
-        return claim_chunk(database=self.database, chunk_id=chunk_id, owner=owner, lease_s=lease_s)
+    def claim_next(self, *, lease_s=60, owner="worker", max_attempts=3):
+        return claim_next_chunk(database=self.database, owner=owner, lease_s=lease_s, max_attempts=max_attempts)
+
+    def claim(self, chunk_id, **claim):
+        """Claim one certain chunk: every other one is in somebody's hand meanwhile, and so passed over."""
+        with self.database.transaction() as session:
+            others = select(Chunk.id).where(Chunk.id != chunk_id)
+            session.execute(others.with_for_update(skip_locked=True)).all()
+            chunk = self.claim_next(**claim)
+        assert chunk is None or chunk.chunk_id == chunk_id
+        return chunk
 
     def finish(self, chunk_id, **outcome):
         """Claim a chunk and complete it with one good outcome for each image."""
@@ -101,11 +110,14 @@ class Scene:
         with self.database.transaction() as session:
             return dict(session.execute(select(Image.sha256, Image.id)).tuples().all())
 
+    def doorbells(self):
+        """How many doorbells for chunks wait."""
+        return self.queue.messages.count(messages.process_next_chunk())
+
     def expire_leases(self):
         self.execute("UPDATE chunks SET lease_expires_at = now() - interval '1 second' WHERE state = 'running'")
 
     def age_messages(self):
-        self.execute("UPDATE chunks SET dispatched_at = now() - interval '1 hour'")
         self.execute("UPDATE jobs SET dispatched_at = now() - interval '1 hour'")
 
     def execute(self, statement):
@@ -151,6 +163,9 @@ def result_facts(*, defects=(DEFECT,)):
         provider="CPUExecutionProvider",
         runtime_version="1",
         latency_ms=1.0,
+        resize_policy="stretch",
+        tile_count=1,
+        model_scale=0.5,
     )
 
 

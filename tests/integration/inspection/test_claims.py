@@ -157,4 +157,3 @@ def test_giving_back_without_blame_leaves_the_attempts_as_they_were(scene):
 
     assert (blamed.state, blamed.attempts, blamed.lease_owner) == (ChunkState.PENDING, 1, None)
     assert (spared.state, spared.attempts, spared.lease_token) == (ChunkState.PENDING, 1, 2)
-    assert spared.dispatched_at is None

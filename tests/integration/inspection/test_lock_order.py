@@ -15,7 +15,6 @@ from sqlalchemy import select, text
 from defectoscope.database import Chunk, ChunkState, JobState
 from defectoscope.inspection.images import register_images
 from defectoscope.inspection.jobs import cancel_job, lock_job
-from defectoscope.queue import messages
 from tests.integration.inspection.scene import image_facts, succeeded
 
 
@@ -63,15 +62,30 @@ def test_a_cancellation_passes_over_a_chunk_that_is_being_written(scene):
 def test_the_reconciler_passes_over_a_chunk_that_is_being_written(scene):
     job_id = scene.submit(images=4, chunk_size=2)
     held, free = scene.owed(job_id)
-    scene.age_messages()
-    scene.queue.messages.clear()
+    for chunk_id in (held, free):
+        _lose_worker_twice(scene, chunk_id)
 
     with ThreadPoolExecutor(1) as pool, scene.database.transaction() as session:
         session.scalars(select(Chunk).where(Chunk.id == held).with_for_update()).one()
         waited = _has_to_wait(pool, scene.reconcile)
 
     assert not waited
-    assert scene.queue.messages == [messages.process_chunk(free)]
+    assert scene.chunk(held).state is ChunkState.RUNNING
+    assert scene.chunk(free).state is ChunkState.SPLIT
+
+
+def test_a_claim_passes_over_a_chunk_that_is_being_written_and_waits_for_no_job(scene):
+    job_id = scene.submit(images=4, chunk_size=2)
+    held, free = scene.owed(job_id)
+
+    with ThreadPoolExecutor(1) as pool, scene.database.transaction() as session:
+        lock_job(session, job_id)
+        session.scalars(select(Chunk).where(Chunk.id == held).with_for_update()).one()
+        waited = _has_to_wait(pool, scene.claim_next)
+
+    assert not waited
+    assert scene.chunk(held).state is ChunkState.PENDING
+    assert scene.chunk(free).state is ChunkState.RUNNING
 
 
 def test_images_are_written_in_one_order_whatever_the_order_in_their_chunk(scene):

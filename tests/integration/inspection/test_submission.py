@@ -11,7 +11,7 @@ from defectoscope.database import Job, JobState
 from defectoscope.errors import IdempotencyConflict, InvalidRequest, NoImagesFound
 from defectoscope.inspection.sources import Archive, ExplicitImages, Prefix
 from defectoscope.inspection.submission import JobRequest, submit_job
-from defectoscope.queue import CeleryQueue, make_celery, messages
+from defectoscope.queue import WAITING_DOORBELLS, CeleryQueue, make_celery, messages
 from tests.integration.inspection.scene import PARAMS, named
 
 
@@ -24,7 +24,7 @@ def _submit(scene, source, *, queue=None, **changes):
     return submit_job(database=scene.database, queue=queue or scene.queue, request=request, chunk_size=2)
 
 
-def test_a_list_of_images_is_cut_into_chunks_whose_messages_are_sent(scene):
+def test_a_list_of_images_is_cut_into_chunks_and_a_doorbell_rings_for_each(scene):
     job_id = _submit(scene, _explicit("a", "b", "c", "d", "e"), name="lot 7")
 
     job = scene.job(job_id)
@@ -33,7 +33,14 @@ def test_a_list_of_images_is_cut_into_chunks_whose_messages_are_sent(scene):
     assert job.enumerated_at is not None
     assert [item.name for item in scene.items(job_id)] == ["a", "b", "c", "d", "e"]
     assert [[item.name for item in scene.claim(chunk_id).items] for chunk_id in owed] == [["a", "b"], ["c", "d"], ["e"]]
-    assert scene.queue.messages == [messages.process_chunk(chunk_id) for chunk_id in owed]
+    assert scene.queue.messages == [messages.process_next_chunk()] * len(owed)
+
+
+def test_doorbells_are_few_however_many_chunks_there_are(scene):
+    for prefix in "ab":
+        scene.submit(images=100, chunk_size=1, prefix=prefix)
+
+    assert scene.queue.messages == [messages.process_next_chunk()] * WAITING_DOORBELLS
 
 
 @pytest.mark.parametrize(
@@ -140,8 +147,8 @@ def test_without_the_broker_a_job_is_recorded_and_the_reconciler_rings_later(sce
         app = make_celery("test", broker_url=f"redis://127.0.0.1:{probe.getsockname()[1]}/0", key_prefix="x:")
 
     job_id = _submit(scene, _explicit("a"), queue=CeleryQueue(app))
-    scene.age_messages()
     scene.reconcile()
 
-    assert scene.queue.messages == [messages.process_chunk(*scene.owed(job_id))]
+    assert len(scene.owed(job_id)) == 1
+    assert scene.queue.messages == [messages.process_next_chunk()]
     app.close()

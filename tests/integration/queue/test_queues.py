@@ -9,7 +9,7 @@ import structlog
 from kombu import Connection
 
 from defectoscope.errors import QueueUnavailable
-from defectoscope.queue import CeleryQueue, MemoryQueue, make_celery, messages, send_or_leave
+from defectoscope.queue import CeleryQueue, MemoryQueue, make_celery, messages, ring_for_chunks, send_or_leave
 
 
 class _Received:
@@ -60,11 +60,11 @@ def dead_broker():
 
 
 ALL = [
-    messages.process_chunk(3),
+    messages.process_next_chunk(),
     messages.enumerate_job(1),
-    messages.process_chunk(2),
+    messages.process_next_chunk(),
     messages.run_training(7),
-    messages.process_chunk(3),
+    messages.process_next_chunk(),
 ]
 
 
@@ -89,15 +89,42 @@ def test_sending_nothing_sends_nothing(sent):
 def test_messages_may_come_from_a_generator(sent):
     queue, receive = sent
 
-    queue.send(messages.process_chunk(number) for number in range(3))
+    queue.send(messages.enumerate_job(number) for number in range(3))
 
     assert [message.args for message in receive(messages.INSPECTION_QUEUE)] == [(0,), (1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "times", "most", "sent_then"),
+    [
+        pytest.param(0, 3, 8, 3, id="as-many-as-wanted"),
+        pytest.param(0, 60_000, 8, 8, id="never-more-than-may-wait"),
+        pytest.param(5, 60_000, 8, 3, id="those-that-wait-count"),
+        pytest.param(9, 5, 8, 0, id="too-many-wait-already"),
+    ],
+)
+def test_a_queue_is_topped_up_to_a_bound(sent, waiting, times, most, sent_then):
+    queue, receive = sent
+    queue.send([messages.enumerate_job(number) for number in range(waiting)])
+
+    queue.top_up(messages.process_next_chunk(), times=times, most=most)
+
+    assert receive(messages.INSPECTION_QUEUE)[waiting:] == [messages.process_next_chunk()] * sent_then
+
+
+def test_what_waits_in_another_queue_does_not_count(sent):
+    queue, receive = sent
+    queue.send([messages.run_training(number) for number in range(8)])
+
+    queue.top_up(messages.process_next_chunk(), times=2, most=8)
+
+    assert receive(messages.INSPECTION_QUEUE) == [messages.process_next_chunk()] * 2
 
 
 def test_systems_with_different_prefixes_share_a_broker_unseen(connections, celery_app, bucket):
     other = make_celery("other", broker_url=connections.queue_url, key_prefix=f"{bucket}-other:")
 
-    CeleryQueue(celery_app).send([messages.process_chunk(1)])
+    CeleryQueue(celery_app).send([messages.process_next_chunk()])
 
     assert _Received(other)(messages.INSPECTION_QUEUE) == []
     assert len(_Received(celery_app)(messages.INSPECTION_QUEUE)) == 1
@@ -105,7 +132,7 @@ def test_systems_with_different_prefixes_share_a_broker_unseen(connections, cele
 
 
 def test_a_message_is_json_and_has_no_place_for_a_result(connections, celery_app):
-    CeleryQueue(celery_app).send([messages.process_chunk(5)])
+    CeleryQueue(celery_app).send([messages.enumerate_job(5)])
 
     with celery_app.connection_for_read() as connection:
         channel = connection.channel()
@@ -124,7 +151,7 @@ def test_a_broker_that_is_away_is_told_soon(dead_broker):
     app = make_celery("test", broker_url=dead_broker, key_prefix="x:")
     queue = CeleryQueue(app)
 
-    for act in (lambda: queue.send([messages.process_chunk(1)]), queue.ping):
+    for act in (lambda: queue.send([messages.enumerate_job(1)]), queue.ping):
         started = time.monotonic()
         with pytest.raises(QueueUnavailable):
             act()
@@ -138,7 +165,7 @@ def test_a_broker_that_wants_another_password_is_told(connections):
     queue = CeleryQueue(app)
 
     with pytest.raises(QueueUnavailable):
-        queue.send([messages.process_chunk(1)])
+        queue.send([messages.enumerate_job(1)])
     with pytest.raises(QueueUnavailable):
         queue.ping()
 
@@ -149,7 +176,8 @@ def test_work_that_is_recorded_goes_on_without_the_broker(dead_broker):
     app = make_celery("test", broker_url=dead_broker, key_prefix="x:")
 
     with structlog.testing.capture_logs() as logs:
-        send_or_leave(CeleryQueue(app), [messages.process_chunk(1)])
+        send_or_leave(CeleryQueue(app), [messages.enumerate_job(1)])
+        ring_for_chunks(CeleryQueue(app), chunks=1)
 
-    assert [entry["event"] for entry in logs] == ["queue.unavailable"]
+    assert [entry["event"] for entry in logs] == ["queue.unavailable"] * 2
     _close(app)

@@ -76,8 +76,8 @@ class Bench:
             ).all()
 
     def work(self, job_id):
-        for chunk_id in self.owed(job_id):
-            self.inspector.process_chunk(chunk_id)
+        while self.owed(job_id):
+            assert self.inspector.process_next_chunk()
 
     def job(self, job_id):
         with self.database.transaction() as session:

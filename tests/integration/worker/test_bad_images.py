@@ -83,7 +83,7 @@ def test_an_object_above_the_limit_is_refused_and_never_decoded(bench, settings)
     inspector = Inspector(limited)
     job_id = bench.submit({"good.png": GOOD, "fat.png": GOOD + bytes(10)})
 
-    inspector.process_chunk(bench.owed(job_id)[0])
+    inspector.process_next_chunk()
     inspector.close()
 
     items = bench.items(job_id)

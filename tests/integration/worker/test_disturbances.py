@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from defectoscope.database import ChunkState, ItemState, JobState, ModelVariant, ModelVersion
-from defectoscope.inspection.chunks import Lease, claim_chunk
+from defectoscope.inspection.chunks import Lease, claim_next_chunk
 from defectoscope.inspection.jobs import cancel_job
 from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.inspection.sources import Prefix
@@ -52,10 +52,9 @@ def test_while_the_storage_is_away_the_chunk_is_given_back_without_counting_the_
     away = bench.settings.storage.model_copy(update={"endpoint_url": "http://127.0.0.1:1"})
     worker = other_worker(storage=away, worker=_with_model_of(bench))
 
-    worker.process_chunk(bench.owed(job_id)[0])
+    worker.process_next_chunk()
 
     assert _owe_again(bench, job_id) == [(ChunkState.PENDING, 0)]
-    assert bench.chunk(bench.owed(job_id)[0]).dispatched_at is None
     bench.work(job_id)
     assert bench.job(job_id).state is JobState.SUCCEEDED
 
@@ -70,7 +69,7 @@ def test_while_the_storage_is_away_a_worker_without_the_model_gives_the_chunk_ba
     job_id = bench.submit({"a.png": GOOD})
     away = bench.settings.storage.model_copy(update={"endpoint_url": "http://127.0.0.1:1"})
 
-    other_worker(storage=away).process_chunk(bench.owed(job_id)[0])
+    other_worker(storage=away).process_next_chunk()
 
     assert _owe_again(bench, job_id) == [(ChunkState.PENDING, 0)]
 
@@ -78,7 +77,7 @@ def test_while_the_storage_is_away_a_worker_without_the_model_gives_the_chunk_ba
 def test_while_the_database_is_away_a_message_is_dropped_without_an_error(bench, other_worker):
     worker = other_worker(database=DatabaseSettings(url=SecretStr("postgresql+psycopg://nobody@127.0.0.1:1/none")))
 
-    worker.process_chunk(1)
+    worker.process_next_chunk()
     worker.enumerate_job(1)
     worker.reconcile()
 
@@ -88,7 +87,7 @@ def test_wrong_credentials_fail_each_image_by_name_and_are_not_tried_for_ever(be
     storage = bench.settings.storage.model_copy(update={"secret_key": SecretStr("wrong")})
     worker = other_worker(storage=storage, worker=_with_model_of(bench))
 
-    worker.process_chunk(bench.owed(job_id)[0])
+    worker.process_next_chunk()
 
     assert {view.item.error_code for view in bench.items(job_id).values()} == {"storage_denied"}
     assert bench.job(job_id).state is JobState.FAILED
@@ -123,7 +122,7 @@ def test_a_worker_that_is_asked_to_stop_gives_the_chunk_back_without_counting_th
     stopping = other_worker()
     stopping.request_stop()
 
-    stopping.process_chunk(bench.owed(job_id)[0])
+    stopping.process_next_chunk()
 
     assert _owe_again(bench, job_id) == [(ChunkState.PENDING, 0)]
     bench.work(job_id)
@@ -132,11 +131,11 @@ def test_a_worker_that_is_asked_to_stop_gives_the_chunk_back_without_counting_th
 
 def test_a_chunk_whose_job_was_cancelled_is_not_begun(bench):
     job_id = bench.submit({"a.png": GOOD})
-    (chunk_id,) = bench.owed(job_id)
     cancel_job(database=bench.database, job_id=job_id)
 
-    bench.inspector.process_chunk(chunk_id)
+    claimed = bench.inspector.process_next_chunk()
 
+    assert not claimed
     assert bench.items(job_id)["a.png"].item.state is ItemState.CANCELLED
 
 
@@ -144,7 +143,7 @@ def test_cuda_where_there_is_none_gives_the_chunk_back_to_a_worker_that_has_it(b
     job_id = bench.submit({"a.png": GOOD})
     worker = other_worker(worker=bench.settings.worker.model_copy(update={"device": "cuda"}))
 
-    worker.process_chunk(bench.owed(job_id)[0])
+    worker.process_next_chunk()
 
     assert _owe_again(bench, job_id) == [(ChunkState.PENDING, 0)]
 
@@ -167,18 +166,18 @@ def test_a_model_file_that_is_damaged_on_disk_is_fetched_again(bench, other_work
         path.write_bytes(b"damaged")
     job_id = bench.submit({"b.png": encode(draw_part(height=256, width=256, seed=3)[0], "PNG")})
 
-    other_worker().process_chunk(bench.owed(job_id)[0])
+    other_worker().process_next_chunk()
 
     assert bench.job(job_id).state is JobState.SUCCEEDED
 
 
 def test_the_heart_beats_while_the_work_lasts(bench):
-    job_id = bench.submit({"a.png": GOOD})
-    chunk = claim_chunk(database=bench.database, chunk_id=bench.owed(job_id)[0], owner="test", lease_s=2)
+    bench.submit({"a.png": GOOD})
+    chunk = claim_next_chunk(database=bench.database, owner="test", lease_s=2, max_attempts=3)
 
     with Heartbeat(database=bench.database, chunk=chunk, lease_s=2) as heartbeat:
         time.sleep(3)
-        taken = claim_chunk(database=bench.database, chunk_id=chunk.chunk_id, owner="thief", lease_s=2)
+        taken = claim_next_chunk(database=bench.database, owner="thief", lease_s=2, max_attempts=3)
         state = heartbeat.state
 
     assert taken is None
@@ -192,7 +191,7 @@ def test_the_heart_hears_of_a_cancellation_and_of_a_loss(bench):
         lambda _: _execute(bench, "UPDATE chunks SET lease_token = lease_token + 1"),
     ):
         job_id = bench.submit({"a.png": GOOD})
-        chunk = claim_chunk(database=bench.database, chunk_id=bench.owed(job_id)[0], owner="test", lease_s=2)
+        chunk = claim_next_chunk(database=bench.database, owner="test", lease_s=2, max_attempts=3)
         with Heartbeat(database=bench.database, chunk=chunk, lease_s=2) as heartbeat:
             disturb(job_id)
             deadline = time.monotonic() + 10
