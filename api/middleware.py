@@ -66,9 +66,7 @@ class RequestContext:
                 await answer(scope, receive, send_with_id)
             finally:
                 seconds = time.perf_counter() - began_s
-                # Set by the router, once a route has taken the request.
-                route = getattr(scope.get("route"), "path", None)
-                observe_request(method=scope["method"], route=route, status=status, seconds=seconds)
+                observe_request(method=scope["method"], route=_route_of(scope), status=status, seconds=seconds)
                 # Reading changes nothing and is done all the time, by probes and by whoever watches a job.
                 is_routine = scope["method"] in {"GET", "HEAD"} and status < HTTPStatus.BAD_REQUEST
                 log.log(
@@ -79,6 +77,17 @@ class RequestContext:
                     status=status,
                     ms=round(seconds * 1000, 1),
                 )
+
+
+def _route_of(scope: Scope) -> str | None:
+    """Return the template of the path that a request has, or None where no route took it.
+
+    A route of an included router knows itself without the prefix. The whole is in the framework's own note; older
+    versions make none and give the whole to the route.
+    """
+    whole = scope.get("fastapi", {}).get("effective_route_context")
+    path: str | None = getattr(whole or scope.get("route"), "path", None)
+    return path
 
 
 class BodyLimit:
