@@ -16,7 +16,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -101,7 +101,9 @@ def compare(options: Options, *, stack: EmbeddedStack, connections: Connections,
     model = _make_model(options, scratch / "model")
     threads = machine_facts()["cores"]
     place = make_place(
-        connections, scratch=scratch, sections={"worker": {"batch_size": BATCH_SIZE, "intra_op_threads": threads}}
+        connections,
+        scratch=scratch,
+        sections={"worker": {"batch_size": BATCH_SIZE, "intra_op_threads": threads, "variant": "int8"}},
     )
     storage = open_s3(s3_config(place.settings))
     images = draw_images(options.images, size_wh=options.size_wh, seed=_IMAGE_SEED)
@@ -142,8 +144,11 @@ def compare(options: Options, *, stack: EmbeddedStack, connections: Connections,
 
 def _make_model(options: Options, directory: Path) -> ModelFiles:
     if options.training_s:
-        return trained_model(options.encoder, directory=directory, time_budget_s=options.training_s)
-    return random_model(options.encoder, directory=directory)
+        made = trained_model(options.encoder, directory=directory, time_budget_s=options.training_s)
+    else:
+        made = random_model(options.encoder, directory=directory)
+    # No peer drops small regions, and masks are to be compared.
+    return replace(made, contract=replace(made.contract, min_area_px=1))
 
 
 def _work_of(peer: Peer, *, model: ModelFiles, connections: Connections, keys: Sequence[str], threads: int) -> Work:

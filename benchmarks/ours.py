@@ -98,6 +98,16 @@ class Ours:
             chunk_size=self._settings.inspection.chunk_size,
         )
 
+    def variant(self) -> str:
+        """Return which file of the model the last turn was done with: fp32 or int8."""
+        with self._database.transaction() as session:
+            found = session.scalars(
+                select(Result.variant)
+                .join(JobItem, JobItem.result_id == Result.id)
+                .where(JobItem.job_id == self._job_id)
+            )
+            return " and ".join(sorted(set(found)))
+
     def masks(self) -> list[UInt8Array]:
         """Return the masks of the last turn, in the order of the images."""
         with self._database.transaction() as session:
