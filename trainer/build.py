@@ -18,6 +18,7 @@ from torch import nn
 
 from defectoscope.errors import CheckpointInvalid
 from defectoscope.segmentation import ModelContract, PixelCounts, per_image_mean, pooled
+from defectoscope.segmentation.placement import default_overlap_px
 from trainer.arrays import load_samples
 from trainer.checkpoint import Checkpoints
 from trainer.config import TrainingConfig
@@ -209,7 +210,7 @@ def _train(
         files, contract=contract_of(config, dataset_revision=None), augmentation=config.augmentation, seed=config.seed
     )
     observer.stage("training")
-    tell(device=str(chosen), train_images=len(train), val_images=len(val))
+    tell(device=str(chosen), train_images=len(files.train), val_images=len(files.val))
 
     def go_on(network: nn.Module, checkpoint: Path | None) -> FitOutcome:
         return fit(
@@ -274,9 +275,13 @@ def score_figures(counts: list[PixelCounts]) -> dict[str, Any]:
 
 def contract_of(config: TrainingConfig, *, dataset_revision: str | None) -> ModelContract:
     """Return the contract of the model that a recipe gives; its number comes with the registry."""
+    is_tiled = config.resize_policy == "tile"
+    overlap_px = default_overlap_px(config.input_size_wh) if config.tile_overlap is None else config.tile_overlap
     return ModelContract(
         input_size_wh=config.input_size_wh,
-        resize_policy="stretch",
+        resize_policy=config.resize_policy,
+        tile_overlap_px=overlap_px if is_tiled else None,
+        model_scale=config.model_scale if is_tiled else None,
         threshold=config.threshold,
         min_area_px=config.min_area_px,
         class_names=("background", "defect"),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from defectoscope.errors import InvalidRequest
+from defectoscope.segmentation import ResizePolicy
 
 #: Encoders halve the image five times, so that a side must be a multiple of two to the fifth.
 _SIDE_MULTIPLE_PX = 32
@@ -31,6 +32,16 @@ class TrainingConfig(BaseModel):
         "imagenet", description="imagenet, the path of a local .safetensors or .pth file, or null for a random start"
     )
     input_size_wh: tuple[Side, Side] = Field((256, 256), description="pixels the network sees, multiples of 32")
+    resize_policy: ResizePolicy = Field(
+        "stretch",
+        description="how images come to that size: stretched, letterboxed, or cut into tiles; tiles keep what is small",
+    )
+    tile_overlap: int | None = Field(
+        None, ge=0, description="least overlap of tiles in pixels the network sees; null: 64, or a quarter of a side"
+    )
+    model_scale: float = Field(
+        1.0, ge=0.05, le=8, description="in tiles, pixels the network sees for each pixel of the image"
+    )
     start: Literal["scratch", "champion"] = Field(
         "scratch", description="champion: from the weights of the version in service, where they fit the network"
     )
@@ -89,6 +100,14 @@ class TrainingConfig(BaseModel):
     def _halves_fit(self) -> TrainingConfig:
         if self.half_size_share and any(side % (2 * _SIDE_MULTIPLE_PX) for side in self.input_size_wh):
             raise ValueError("half_size_share needs sides that are multiples of 64")
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_fit(self) -> TrainingConfig:
+        if self.resize_policy != "tile" and (self.tile_overlap is not None or self.model_scale != 1):
+            raise ValueError("tile_overlap and model_scale go with the resize_policy tile alone")
+        if self.tile_overlap is not None and 2 * self.tile_overlap > min(self.input_size_wh):
+            raise ValueError("tile_overlap is at most half the shorter side of input_size_wh")
         return self
 
     @classmethod

@@ -15,11 +15,22 @@ from typing import Any
 import numpy as np
 
 from defectoscope.errors import ExportParityFailed
-from defectoscope.segmentation import Engine, ModelContract, PixelCounts, UInt8Array, per_image_mean, segment_batch
+from defectoscope.segmentation import (
+    Engine,
+    ModelContract,
+    PixelCounts,
+    UInt8Array,
+    lay_out,
+    per_image_mean,
+    segment_batch,
+)
 from trainer.data import LabelledFile
 
 #: Images compared at most, evenly spread over the validation side.
 MAX_IMAGES = 32
+#: Of images that become many tiles fewer are compared: as many as give about so many inputs of the model, or four.
+MAX_INPUTS = 128
+_LEAST_IMAGES = 4
 #: How much of the validation IoU int8 may lose against fp32.
 MAX_IOU_LOSS = 0.005
 
@@ -114,14 +125,14 @@ def compare(
     """Run both engines over the images and measure where they differ.
 
     Args:
-        files: validation images; at most `MAX_IMAGES` of them are used.
+        files: validation images, at least one; at most `MAX_IMAGES` of them are used.
         reference: the network itself.
         exported: the file.
         contract: of both.
         batch_size: the full batch; every image is also run alone.
         check: asked before each comparison whether to stop; it raises what it means.
     """
-    images = _choose(files)
+    images = _choose(files, contract=contract)
     # The network is asked once, in batches: it is the truth here, and by far the slower of the two.
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     largest = overlap = union = 0
@@ -222,9 +233,11 @@ class _Recorder:
         return np.concatenate(self._outputs).astype(np.int16)
 
 
-def _choose(files: Sequence[LabelledFile]) -> list[UInt8Array]:
+def _choose(files: Sequence[LabelledFile], *, contract: ModelContract) -> list[UInt8Array]:
     """Decode images evenly spread over the files, and see to it that one of them is not square."""
-    step = max(1, -(-len(files) // MAX_IMAGES))
+    shape = files[0].decode()[0].shape
+    inputs = lay_out((shape[0], shape[1]), contract=contract).count
+    step = max(1, -(-len(files) // min(MAX_IMAGES, max(_LEAST_IMAGES, MAX_INPUTS // inputs))))
     images = [file.decode()[0] for file in files[::step]]
     if all(image.shape[0] == image.shape[1] for image in images):
         first = images[0]

@@ -18,7 +18,7 @@ import onnx
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quant_pre_process, quantize_static
 
 from defectoscope.errors import VariantNotMade
-from defectoscope.segmentation import INPUT_NAME, ModelContract, UInt8Array, to_model_input
+from defectoscope.segmentation import INPUT_NAME, ModelContract, UInt8Array, lay_out
 from trainer.data import LabelledFile
 from trainer.graph import GRAPH_ERRORS, closing_values, first_line
 from trainer.runtime import RUNTIME_ERRORS
@@ -52,7 +52,12 @@ def calibration_batches(
     chosen = [files[number * len(files) // count] for number in range(count)]
     for start in range(0, count, _BATCH):
         check()
-        batch = [to_model_input(file.decode()[0], contract=contract) for file in chosen[start : start + _BATCH]]
+        batch = []
+        for number, file in enumerate(chosen[start : start + _BATCH], start):
+            pixels, _ = file.decode()
+            layout = lay_out((pixels.shape[0], pixels.shape[1]), contract=contract)
+            # Of an image in tiles one is taken, from another place in each.
+            batch.append(layout.model_input(pixels, number % layout.count))
         yield np.stack(batch)
 
 

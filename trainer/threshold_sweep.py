@@ -15,17 +15,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from defectoscope.errors import InvalidModel
 from defectoscope.segmentation import (
+    Assembly,
     Engine,
     ModelContract,
     PixelCounts,
     UInt8Array,
+    assemble_batch,
     find_lowest_level,
-    to_model_input,
 )
 from defectoscope.segmentation.metrics import IGNORED
-from defectoscope.segmentation.resize import resize
 from trainer.data import LabelledFile
 from trainer.hardware import available_cores
 
@@ -66,7 +65,7 @@ def sweep(
     Args:
         files: the images; they are decoded a batch at a time.
         engine: runs the model.
-        contract: of that model; only its input size matters here.
+        contract: of that model; its threshold and minimum area do not matter here.
         thresholds: candidates, ascending, in (0, 1], at least one.
         min_areas_px: candidates, ascending, at least one.
         batch_size: images handed to the engine at once.
@@ -84,8 +83,8 @@ def sweep(
     is_called = np.empty(shape, dtype=np.bool_)
     labels = np.empty((len(files), 2), dtype=np.bool_)
 
-    def measure(row: int, levels: UInt8Array, class_mask: UInt8Array) -> None:
-        candidates = _count_candidates(levels, class_mask, thresholds=thresholds, min_areas_px=min_areas_px)
+    def measure(row: int, assembly: Assembly, class_mask: UInt8Array) -> None:
+        candidates = _count_candidates(assembly.levels(), class_mask, thresholds=thresholds, min_areas_px=min_areas_px)
         iou[row] = [[counts.iou_defect for counts in at_threshold] for at_threshold in candidates]
         is_called[row] = [[counts.tp + counts.fp > 0 for counts in at_threshold] for at_threshold in candidates]
         labels[row] = [(class_mask == 1).any(), (class_mask == 0).any()]
@@ -94,18 +93,10 @@ def sweep(
         for first in range(0, len(files), batch_size):
             check()
             decoded = [file.decode() for file in files[first : first + batch_size]]
-            inputs = np.stack([to_model_input(pixels, contract=contract) for pixels, _ in decoded])  # (n, h, w, 3)
-            outputs = engine(inputs)  # (n, h, w)
-            if outputs.shape != inputs.shape[:3] or outputs.dtype != np.uint8:
-                raise InvalidModel(
-                    f"The model gave {outputs.shape} {outputs.dtype} where the contract demands "
-                    f"{inputs.shape[:3]} uint8.",
-                    shape=list(outputs.shape),
-                    dtype=str(outputs.dtype),
-                )
+            assemblies = assemble_batch([pixels for pixels, _ in decoded], engine=engine, contract=contract)
             rows = range(first, first + len(decoded))
             # The list raises what a thread raised.
-            list(pool.map(measure, rows, outputs, [class_mask for _, class_mask in decoded]))
+            list(pool.map(measure, rows, assemblies, [class_mask for _, class_mask in decoded]))
     return Sweep(
         thresholds=tuple(thresholds),
         min_areas_px=tuple(min_areas_px),
@@ -121,14 +112,14 @@ def _count_candidates(
 ) -> list[list[PixelCounts]]:
     """Return the counts of one image by threshold and by minimum area.
 
-    These are the counts of `from_model_output` at each candidate. Regions are found once for a threshold and not
-    measured, since only their pixels count here; all minimum areas together then cost little more than one.
+    These are the counts of the masks at each candidate; ``levels`` are those of the image at its own resolution.
+    Regions are found once for a threshold and not measured, since only their pixels count here; all minimum areas
+    together then cost little more than one.
     """
-    resized = resize(levels, shape_hw=(class_mask.shape[0], class_mask.shape[1]))
     counted: list[list[PixelCounts]] = []
     claimed_px = -1
     for threshold in thresholds:
-        mask = (resized >= find_lowest_level(threshold)).view(np.uint8)
+        mask = (levels >= find_lowest_level(threshold)).view(np.uint8)
         # A mask lies within that of any lower threshold: of the same size, it is the same.
         if (size_px := int(np.count_nonzero(mask))) != claimed_px:
             claimed_px = size_px

@@ -63,6 +63,11 @@ class TileGrid:
         return left, top, min(left + self.tile_hw[1], width), min(top + self.tile_hw[0], height)
 
 
+def default_overlap_px(input_size_wh: tuple[int, int]) -> int:
+    """Give the overlap of tiles where nobody says, in pixels of an input of this width and height."""
+    return min(DEFAULT_OVERLAP_PX, min(input_size_wh) // _DEFAULT_OVERLAP_PART)
+
+
 def place_tiles(
     shape_hw: tuple[int, int], *, input_size_wh: tuple[int, int], overlap_px: int | None, model_scale: float
 ) -> TileGrid:
@@ -80,7 +85,7 @@ def place_tiles(
     """
     input_width, input_height = input_size_wh
     if overlap_px is None:
-        overlap_px = min(DEFAULT_OVERLAP_PX, min(input_size_wh) // _DEFAULT_OVERLAP_PART)
+        overlap_px = default_overlap_px(input_size_wh)
     tile_hw = (max(1, round(input_height / model_scale)), max(1, round(input_width / model_scale)))
     overlap = round(overlap_px / model_scale)
     tops, lefts = (

@@ -16,11 +16,12 @@ from defectoscope.segmentation import decode_image, encode_mask, to_model_input
 from defectoscope.storage import content_key, open_local, put_content
 from tests.images import draw_part, encode
 from tests.unit.trainer.parts import TINY, write_parts
-from trainer.arrays import SampleSet, load_samples, resize_label
+from trainer.arrays import SampleSet, load_samples
 from trainer.build import contract_of
 from trainer.cache import FileCache
 from trainer.config import TrainingConfig
 from trainer.data import LabelledFiles, open_revision, read_directory
+from trainer.samples import resize_label
 
 CONTRACT = contract_of(TrainingConfig.resolve(TINY), dataset_revision=None)
 

@@ -46,6 +46,9 @@ def test_fields_change_a_preset():
         pytest.param({"devices": 3}, "batch_size has to be a multiple of devices", id="batch that does not divide"),
         pytest.param({"devices": 8}, "leave each at least two images", id="one image for each device"),
         pytest.param({"patience": 0}, "patience: Input should be greater", id="no patience"),
+        pytest.param({"resize_policy": "crop"}, "resize_policy: Input should be", id="way to resize"),
+        pytest.param({"model_scale": 0.5}, "go with the resize_policy tile alone", id="scale without tiles"),
+        pytest.param({"resize_policy": "tile", "tile_overlap": 129}, "at most half the shorter side", id="overlap"),
         pytest.param({"escape_cost": 5.0}, "given together, or neither", id="one cost only"),
     ],
 )
@@ -56,10 +59,12 @@ def test_a_recipe_that_cannot_be_is_refused_in_one_sentence(values, sentence):
 
 def test_a_recipe_stored_before_there_were_these_fields_means_what_it_meant():
     later = {"start", "class_weights", "devices", "patience", "escape_cost", "false_call_cost"}
+    later |= {"resize_policy", "tile_overlap", "model_scale"}
     stored = {name: value for name, value in TrainingConfig().to_json().items() if name not in later}
 
     config = TrainingConfig.resolve(stored)
 
+    assert config.resize_policy == "stretch"
     assert (config.start, config.class_weights, config.devices, config.patience) == ("scratch", "none", 1, None)
 
 
@@ -71,6 +76,7 @@ def test_a_recipe_stored_before_there_were_these_fields_means_what_it_meant():
         pytest.param({"devices": "auto"}, id="all GPUs"),
         pytest.param({"devices": 4, "batch_size": 8}, id="four GPUs"),
         pytest.param({"escape_cost": 100.0, "false_call_cost": 1.0}, id="costs"),
+        pytest.param({"resize_policy": "tile", "tile_overlap": 0, "model_scale": 0.5}, id="tiles"),
         pytest.param({"start": "champion", "patience": 5, "autocast": "fp16"}, id="from the champion"),
     ],
 )

@@ -288,8 +288,9 @@ def test_every_candidate_is_scored_as_the_serving_functions_would():
     np.testing.assert_array_equal(swept.is_called, np.vectorize(lambda counts: counts.tp + counts.fp > 0)(expected))
 
 
-def test_what_is_chosen_is_what_a_served_file_then_does(tmp_path):
-    contract = replace(CONTRACT, input_size_wh=(64, 64), threshold=0.9, min_area_px=0)
+@pytest.mark.parametrize("policy", ["stretch", "letterbox", "tile"])
+def test_what_is_chosen_is_what_a_served_file_then_does(tmp_path, policy):
+    contract = replace(CONTRACT, input_size_wh=(64, 64), threshold=0.9, min_area_px=0, resize_policy=policy)
     engine = onnx_engine(write_dark_is_defect(tmp_path / "dark.onnx", contract))
     files = [
         LabelledFile(
