@@ -12,7 +12,7 @@ from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.defects import DefectOut
 from api.services import Parts
 from defectoscope.errors import InvalidRequest
-from defectoscope.inspection.queries import DefectFilter, DefectView, list_defects
+from defectoscope.inspection.defects import DefectFilter, DefectView, list_defects
 
 router = APIRouter(prefix="/defects", tags=["defects"])
 

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field
 
 from api.schemas.base import Body, shows
-from defectoscope.inspection.queries import DefectView
+from defectoscope.inspection.defects import DefectView
 
 
 class DefectOut(Body):

@@ -1,15 +1,14 @@
-"""What people ask of jobs, images, results and defects. Read only; pages are keyed, so deep ones cost no more."""
+"""What people ask of jobs, images and results. Read only; pages are keyed, so deep ones cost no more."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ScalarSelect, Select, and_, func, or_, select
+from sqlalchemy import ScalarSelect, Select, func, select, union_all
 from sqlalchemy.orm import Session
 
 from defectoscope.database import (
-    DefectRow,
     Image,
     ItemState,
     Job,
@@ -59,30 +58,6 @@ class ResultView:
     image: Image
     name: str | None
     model_version: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefectView:
-    """A defect with the result and the image it was found in, and the name that image was submitted under."""
-
-    defect: DefectRow
-    result: Result
-    name: str | None
-    image_sha256: str
-    source_uri: str | None
-    model_version: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefectFilter:
-    """Which defects to list; None means any."""
-
-    job_id: int | None = None
-    image_id: int | None = None
-    result_id: int | None = None
-    model_version: int | None = None
-    min_area_px: int | None = None
-    min_probability: float | None = None
 
 
 def view_job(session: Session, job_id: int) -> JobView:
@@ -209,93 +184,53 @@ def list_results(
     verdict: Verdict | None = None,
 ) -> list[ResultView]:
     """Return results in the order they were made, those with an id above ``after``."""
-    statement = _results(job_id).where(Result.id > after)
-    if job_id is not None:
-        statement = statement.where(Result.id.in_(select(JobItem.result_id).where(JobItem.job_id == job_id)))
+    # First the ids of the page, by index alone; then everything about them, and about no others.
+    page = select(Result.id).where(Result.id > after).order_by(Result.id).limit(limit)
     if image_id is not None:
-        statement = statement.where(Result.image_id == image_id)
-    if verdict is not None:
-        statement = statement.where(Result.verdict == verdict)
-    rows = session.execute(statement.order_by(Result.id).limit(limit))
+        page = page.where(Result.image_id == image_id)
+        if verdict is not None:
+            page = page.where(Result.verdict == verdict)
+        if job_id is not None:
+            page = page.where(
+                select(JobItem.id).where(JobItem.job_id == job_id, JobItem.result_id == Result.id).exists()
+            )
+    elif job_id is not None:
+        page = _results_of_job(job_id, list(Verdict) if verdict is None else [verdict], after=after, limit=limit)
+    elif verdict is not None:
+        page = page.where(Result.verdict == verdict)
+    ids = session.scalars(page).all()
+    rows = session.execute(_results(job_id).where(Result.id == func.any(ids)).order_by(Result.id))
     return [
         ResultView(result=result, image=image, name=name, model_version=number) for result, image, name, number in rows
     ]
 
 
+def _results_of_job(job_id: int, verdicts: Sequence[Verdict], *, after: int, limit: int) -> Select[int]:
+    """Select the first results of a job after one, each once, from an index that has them in order by verdict."""
+    of_verdict = [
+        select(JobItem.result_id)
+        .where(JobItem.job_id == job_id, JobItem.verdict == verdict, JobItem.result_id > after)
+        .distinct()
+        .order_by(JobItem.result_id)
+        .limit(limit)
+        .subquery()
+        for verdict in verdicts
+    ]
+    ids = union_all(*(select(part.c.result_id) for part in of_verdict)).subquery()
+    return select(ids.c.result_id).order_by(ids.c.result_id).limit(limit)
+
+
 def _results(job_id: int | None) -> Select[Result, Image, str | None, int]:
     return (
-        select(Result, Image, _name(job_id), ModelVersion.number)
+        select(Result, Image, name_of_result(job_id), ModelVersion.number)
         .join(Image, Image.id == Result.image_id)
         .join(ModelVersion, ModelVersion.id == Result.model_version_id)
     )
 
 
-def _name(job_id: int | None) -> ScalarSelect[str | None]:
+def name_of_result(job_id: int | None) -> ScalarSelect[str | None]:
     """Select the name of a result's image in a job, or in whichever job; of several the first in the alphabet."""
     names = select(func.min(JobItem.name)).where(JobItem.result_id == Result.id)
     if job_id is not None:
         names = names.where(JobItem.job_id == job_id)
     return names.correlate(Result).scalar_subquery()
-
-
-def list_defects(
-    session: Session,
-    *,
-    wanted: DefectFilter,
-    after: int = 0,
-    after_area_px: int | None = None,
-    limit: int = 100,
-    largest_first: bool = False,
-) -> list[DefectView]:
-    """Return defects by id, or the largest first.
-
-    Args:
-        session: an open transaction.
-        wanted: which defects.
-        after: id of the last defect of the page before.
-        after_area_px: its area, needed with ``largest_first``; None for the first page.
-        limit: how many at the most.
-        largest_first: order by area, and by id among equal areas.
-    """
-    statement = (
-        select(DefectRow, Result, _name(wanted.job_id), Image.sha256, Image.source_uri, ModelVersion.number)
-        .join(Result, Result.id == DefectRow.result_id)
-        .join(Image, Image.id == Result.image_id)
-        .join(ModelVersion, ModelVersion.id == Result.model_version_id)
-    )
-    if wanted.job_id is not None:
-        statement = statement.where(
-            DefectRow.result_id.in_(select(JobItem.result_id).where(JobItem.job_id == wanted.job_id))
-        )
-    if wanted.image_id is not None:
-        statement = statement.where(Result.image_id == wanted.image_id)
-    if wanted.result_id is not None:
-        statement = statement.where(DefectRow.result_id == wanted.result_id)
-    if wanted.model_version is not None:
-        statement = statement.where(ModelVersion.number == wanted.model_version)
-    if wanted.min_area_px is not None:
-        statement = statement.where(DefectRow.area_px >= wanted.min_area_px)
-    if wanted.min_probability is not None:
-        statement = statement.where(DefectRow.max_probability >= wanted.min_probability)
-    if largest_first:
-        if after_area_px is not None:
-            statement = statement.where(
-                or_(
-                    DefectRow.area_px < after_area_px,
-                    and_(DefectRow.area_px == after_area_px, DefectRow.id > after),
-                )
-            )
-        statement = statement.order_by(DefectRow.area_px.desc(), DefectRow.id)
-    else:
-        statement = statement.where(DefectRow.id > after).order_by(DefectRow.id)
-    return [
-        DefectView(
-            defect=defect,
-            result=result,
-            name=name,
-            image_sha256=sha256,
-            source_uri=source_uri,
-            model_version=number,
-        )
-        for defect, result, name, sha256, source_uri, number in session.execute(statement.limit(limit))
-    ]

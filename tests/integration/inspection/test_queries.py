@@ -7,9 +7,8 @@ import pytest
 from defectoscope.database import ItemState, JobState, Verdict
 from defectoscope.errors import ImageEmpty, ImageNotFound, JobNotFound, ResultNotFound
 from defectoscope.inspection.completion import ItemOutcome
+from defectoscope.inspection.defects import DefectFilter, list_defects
 from defectoscope.inspection.queries import (
-    DefectFilter,
-    list_defects,
     list_images,
     list_items,
     list_jobs,
