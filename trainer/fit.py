@@ -1,8 +1,9 @@
 """Trains a network on pytorch-lightning, epoch by epoch, and keeps the best one by validation IoU.
 
 Validation during training is scored at the network's input size (in tiles where the recipe cuts images into them, each
-by itself), without the minimum area: it compares epochs, and the labels are in memory at that size. The figures a version is judged by come from `trainer.evaluate`, at each image's own
-resolution. Weights and checkpoints are safetensors: reading them back can run no code.
+by itself), without the minimum area: it compares epochs, and the labels are in memory at that size. The figures a
+version is judged by come from `trainer.evaluate`, at each image's own resolution. Weights and checkpoints are
+safetensors: reading them back can run no code.
 """
 
 from __future__ import annotations

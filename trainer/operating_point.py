@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from defectoscope.errors import InvalidRequest
 from defectoscope.registry.bootstrap import Interval, bootstrap_mean
-from defectoscope.segmentation import Engine, ModelContract
-from defectoscope.segmentation.segment import find_lowest_level
+from defectoscope.segmentation import Engine, ModelContract, find_lowest_level
 from trainer.data import LabelledFile
 from trainer.threshold_sweep import Sweep, sweep
 

@@ -19,8 +19,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from defectoscope.errors import PlainExportRefused
-from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract
-from defectoscope.segmentation.segment import find_lowest_level
+from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract, find_lowest_level
 from trainer.foreign.graph import constant, free_names, makers, prune, rename, standard_opset
 from trainer.foreign.limits import FileLimits
 from trainer.foreign.prove import Proof, draw_images, exact_levels, prove, run_float

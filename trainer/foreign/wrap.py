@@ -16,8 +16,7 @@ import onnx
 from onnx import ModelProto, helper
 
 from defectoscope.errors import ModelNotOnnx, ModelOutputNotLogits
-from defectoscope.segmentation import ModelContract
-from defectoscope.segmentation.segment import find_lowest_level
+from defectoscope.segmentation import ModelContract, find_lowest_level
 from trainer.foreign.graph import standard_opset
 from trainer.foreign.limits import FileLimits
 from trainer.foreign.prove import Proof, draw_images, exact_levels, prove, run_float
