@@ -14,10 +14,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import redis
 import sqlalchemy
+from prometheus_client.parser import text_string_to_metric_families
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -128,11 +130,33 @@ def first_health(container, process, deadline):
     return False
 
 
+def read_figures(container):
+    """Our own metrics that a process serves where its log says, by name, and whether it reaches its database."""
+    (url,) = re.findall(r'"url": "(http://[^"]+/metrics)"', container.log())
+    with urlopen(url, timeout=20) as answer:  # noqa: S310 - our own process
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    names = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in families
+        if family.name.startswith("defectoscope_")
+    }
+    return names, [sample.value for family in families for sample in family.samples if sample.name.endswith("_up")]
+
+
+def documented_metrics(repository, section):
+    page = (repository / "docs" / "metrics.md").read_text()
+    return set(
+        re.findall(r"^\| `(defectoscope_\w+)` \|", page.split(f"## {section}\n")[1].split("\n## ")[0], re.MULTILINE)
+    )
+
+
 def seconds(text):
     return int(text.removesuffix("s"))
 
 
-def test_the_processes_start_become_healthy_and_end_as_docker_compose_says(container, services, tmp_path):
+def test_the_processes_start_become_healthy_show_figures_and_end_as_docker_compose_says(
+    container, services, repository
+):
     migration = container("migrate").run()
     assert migration.returncode == 0, migration.stderr
     containers = {name: container(name) for name in PROCESSES}
@@ -152,6 +176,7 @@ def test_the_processes_start_become_healthy_and_end_as_docker_compose_says(conta
                     strict=True,
                 )
             )
+        figures = {name: read_figures(containers[name]) for name in PROCESSES if name != "beat" and health[name]}
         running["beat"].send_signal(signal.SIGSTOP)
         healthy_without_a_turn = containers["beat"].is_healthy()
         running["beat"].send_signal(signal.SIGCONT)
@@ -165,6 +190,9 @@ def test_the_processes_start_become_healthy_and_end_as_docker_compose_says(conta
     assert healthy_too_early == []
     assert health == dict.fromkeys(PROCESSES, True), logs
     assert not healthy_without_a_turn
+    for name, up in {"api": [1.0], "worker": [], "trainer": [1.0]}.items():
+        assert figures[name] == (documented_metrics(repository, name), up)
+    assert "metrics.served" not in logs["beat"]
     # uvicorn raises the signal again when it has shut down in order.
     assert statuses == {**dict.fromkeys(PROCESSES, 0), "api": -signal.SIGTERM}, logs
     assert "Finished server process" in logs["api"]
