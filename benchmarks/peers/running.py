@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
@@ -150,9 +151,7 @@ def run_peer(peer: Peer, work: Work, *, python: Path, environment: Mapping[str, 
     except (BrokenPipeError, subprocess.TimeoutExpired) as exc:
         raise PeerFailed(f"{peer.name}: {exc}. {_last_lines(log)}") from exc
     finally:
-        if process.poll() is None:
-            process.terminate()
-            _kill_unless_ended(process)
+        _end(process)
     if result["images"] != len(work.keys):
         raise PeerFailed(f"{peer.name} did {result['images']} of {len(work.keys)} images.")
     return Turn(seconds=result["seconds"], cpu_s=used, versions=ready["versions"])
@@ -170,12 +169,20 @@ def _read(peer: Peer, answers: IO[str], *, within_s: float, log: Path) -> dict[s
     return answer
 
 
-def _kill_unless_ended(process: subprocess.Popen[str]) -> None:
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _end(process: subprocess.Popen[str]) -> None:
+    """Have a peer end if it has not, and close what led to it."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for pipe in (process.stdin, process.stdout):
+        # What was written to somebody who is gone cannot be delivered.
+        with suppress(BrokenPipeError):
+            if pipe is not None:
+                pipe.close()
 
 
 def _last_lines(log: Path) -> str:
