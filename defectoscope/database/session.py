@@ -27,7 +27,9 @@ class Database:
             pool_pre_ping=True,
             connect_args={
                 "connect_timeout": 5,
-                "options": f"-c statement_timeout={statement_timeout_s * 1000} -c lock_timeout=20000 -c timezone=UTC",
+                "options": f"-c statement_timeout={statement_timeout_s * 1000} -c lock_timeout=20000 -c timezone=UTC"
+                # Compiling a statement takes longer than any of ours runs.
+                " -c jit=off",
             },
         )
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
