@@ -4,69 +4,84 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
-import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.pipeline import CASES, measure
+from benchmarks.figures import median_ratio
+from benchmarks.pipeline import CASES, Measurement, measure
+from benchmarks.processes import machine_facts
 from defectoscope.embedded.stack import EmbeddedStack
-from worker.engine import available_threads
+from worker.metrics import STAGES
 
 
 def main() -> None:
     """Measure every case, print the table, write the raw figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--images", type=int, default=64, help="images in each job")
+    parser.add_argument("--images", type=int, default=192, help="images in each job")
+    parser.add_argument("--case", type=int, choices=range(len(CASES)), help="only this one")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats, of which the median counts")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results.json"), help="raw figures")
     arguments = parser.parse_args()
 
-    # Wide enough for the table in a file, too.
-    console = Console(width=120)
-    table = Table(title="Worker path against bare session.run (1.00 = no overhead)")
-    for column in ("case", "bare img/s", "worker img/s", "ratio", "CPU ms an image around the model"):
-        table.add_column(column, justify="left" if column == "case" else "right")
     with tempfile.TemporaryDirectory(prefix="defectoscope-bench-", ignore_cleanup_errors=True) as scratch:
         # PostgreSQL runs as another user when we are root and has to get in.
         Path(scratch).chmod(0o711)
-        with EmbeddedStack(Path(scratch) / "data") as connections:
+        stack = EmbeddedStack(Path(scratch) / "data")
+        with stack as connections:
             measured = [
                 measure(
                     case,
                     connections=connections,
-                    scratch=Path(scratch) / case.name,
+                    servers=list(stack.supervisor.guardian_ids().values()),
+                    scratch=Path(scratch) / str(number),
                     images=arguments.images,
                     repeats=arguments.repeats,
                 )
-                for case in CASES
+                for number, case in enumerate(CASES)
+                if arguments.case in (None, number)
             ]
-    for result in measured:
-        bare, worker = statistics.median(result.bare_s), statistics.median(result.worker_s)
-        ratio = statistics.median(b / w for b, w in zip(result.bare_s, result.worker_s, strict=True))
+    # Wide enough for the tables in a file, too.
+    console = Console(width=130)
+    show(measured, console=console)
+    facts = machine_facts("onnxruntime-gpu", "opencv-python-headless", "pillow")
+    console.print(facts)
+    arguments.out.write_text(
+        json.dumps({"machine": facts, "cases": [asdict(one) for one in measured]}, indent=1) + "\n"
+    )
+
+
+def show(measured: Sequence[Measurement], *, console: Console) -> None:
+    """Print what the worker reaches, and where its CPU time goes."""
+    goals = {case.name: case.goal for case in CASES}
+    table = Table(title="Worker path against bare session.run (1.00 = no overhead)")
+    for column in ("case", "bare img/s", "worker img/s", "ratio", "goal", "CPU ms/img: bare", "worker", "servers"):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    stages = Table(title="CPU milliseconds an image by stage, beside the model")
+    stages.add_column("case")
+    for name in STAGES:
+        stages.add_column(name, justify="right")
+    for one in measured:
+        bare, worker = statistics.median(one.bare_s), statistics.median(one.worker_s)
         table.add_row(
-            result.case,
-            f"{result.images / bare:.1f}",
-            f"{result.images / worker:.1f}",
-            f"{ratio:.2f}",
-            f"{statistics.median(result.overhead_cpu_s) * 1000 / result.images:.1f}",
+            one.case,
+            f"{one.images / bare:.1f}",
+            f"{one.images / worker:.1f}",
+            f"{median_ratio(one.bare_s, one.worker_s):.2f}",
+            f"{goals[one.case]:.2f}",
+            *(
+                f"{statistics.median(used) * 1000 / one.images:.1f}"
+                for used in (one.bare_cpu_s, one.worker_cpu_s, one.servers_cpu_s)
+            ),
         )
+        stages.add_row(one.case, *(f"{one.stage_cpu_ms[name]:.2f}" for name in STAGES))
     console.print(table)
-    machine = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": platform.processor() or platform.machine(),
-        "cores": available_threads(),
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
-    }
-    console.print(machine)
-    arguments.out.write_text(json.dumps({"machine": machine, "cases": [asdict(m) for m in measured]}, indent=1) + "\n")
+    console.print(stages)
 
 
 if __name__ == "__main__":

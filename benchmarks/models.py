@@ -13,20 +13,26 @@ from onnx import TensorProto, helper, numpy_helper
 
 from defectoscope.database import Database
 from defectoscope.registry import VariantFile, find_version, promote_first, publish
-from defectoscope.samples import generate_samples
-from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract
+from defectoscope.samples import draw_sample, generate_samples
+from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract, lay_out
 from defectoscope.storage import Storage
 from trainer.build import build_model, contract_of
 from trainer.config import TrainingConfig
 from trainer.data import read_directory
 from trainer.export import export_onnx, stamp
-from trainer.network import build_network
+from trainer.network import Normalise, build_network
 from trainer.quantise import calibration_batches, write_int8
 from trainer.weights import copy_weights, save_weights
 
 #: Drawn images that a model is trained on or int8 is calibrated on; those that are inspected are of another seed.
 _SAMPLES = 100
 _SAMPLE_SEED = 0
+
+#: Share of the pixels that a network from a random start is made to call defect: that of the drawn samples.
+DEFECT_SHARE = 0.03
+#: Standard deviation of its logits, so that most pixels are clear cases.
+_LOGIT_SPREAD = 4.0
+_SPREAD_SAMPLES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,19 @@ class ModelFiles:
 
 
 def random_model(encoder: str, *, directory: Path) -> ModelFiles:
+    """Do as `random_network`, and quantise it on drawn samples.
+
+    Args:
+        encoder: of the network.
+        directory: does not exist yet; the files go there.
+    """
+    model = random_network(encoder, directory=directory)
+    samples = directory / "samples"
+    generate_samples(samples, count=_SAMPLES, seed=_SAMPLE_SEED)
+    return replace(model, int8=_quantised(model.fp32, contract=model.contract, samples=samples))
+
+
+def random_network(encoder: str, *, directory: Path) -> ModelFiles:
     """Export a DeepLabV3+ at 256 x 256 from a random start, the same in every run: its speed is that of a trained one.
 
     Args:
@@ -58,13 +77,11 @@ def random_model(encoder: str, *, directory: Path) -> ModelFiles:
     torch.manual_seed(config.seed)
     network = build_network(config).network.eval()
     contract = contract_of(config, dataset_revision=None)
+    _spread(network, contract=contract)
     fp32, weights = directory / "model.onnx", directory / "weights.safetensors"
     export_onnx(network, contract=contract, path=fp32)
     save_weights(copy_weights(network), weights, config=config)
-    samples = directory / "samples"
-    generate_samples(samples, count=_SAMPLES, seed=_SAMPLE_SEED)
-    int8 = _quantised(fp32, contract=contract, samples=samples)
-    return ModelFiles(contract=contract, fp32=fp32, int8=int8, weights=weights)
+    return ModelFiles(contract=contract, fp32=fp32, weights=weights)
 
 
 def trained_model(encoder: str, *, directory: Path, time_budget_s: float) -> ModelFiles:
@@ -155,6 +172,28 @@ def put_in_service(model: ModelFiles, *, database: Database, storage: Storage) -
     promote_first(database=database, number=number, actor="bench")
     with database.transaction() as session:
         return find_version(session, number).id
+
+
+def _spread(network: torch.nn.Module, *, contract: ModelContract) -> None:
+    """Scale the last layer so that a few pixels are clearly defect, where a random start leaves all at one half.
+
+    What comes after the model costs what its masks cost: they are to have as many defect pixels as drawn ones, in
+    regions with borders.
+    """
+    drawn = [draw_sample(seed=_SAMPLE_SEED, number=number).pixels for number in range(_SPREAD_SAMPLES)]
+    inputs = np.stack([lay_out(pixels.shape[:2], contract=contract).model_input(pixels, 0) for pixels in drawn])
+    head = next(layer for layer in reversed(list(network.modules())) if isinstance(layer, torch.nn.Conv2d))
+    if head.bias is None:
+        raise RuntimeError("The last layer has no bias.")
+    with torch.inference_mode():
+        logits = network(Normalise()(torch.from_numpy(inputs).permute(0, 3, 1, 2)))
+        difference = logits[:, 1] - logits[:, 0]
+        scale = _LOGIT_SPREAD / difference.std()
+    with torch.no_grad():
+        head.weight.mul_(scale)
+        head.bias.mul_(scale)
+        # The quantile of numpy, since that of torch takes no more than 16 million values.
+        head.bias[1] -= float(np.quantile(difference.numpy(), 1 - DEFECT_SHARE)) * scale
 
 
 def _quantised(fp32: Path, *, contract: ModelContract, samples: Path) -> Path:

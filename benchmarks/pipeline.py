@@ -1,206 +1,128 @@
 """The worker path, from the first claim to the last commit, against `session.run` on ready tensors.
 
-Same model file, same threads, same batch size, the same images; the two take turns, so that a noisy machine disturbs
-both. The servers run on the same machine, as in every deployment of one node.
+Same int8 file, same threads, same batch size, the same images; the two take turns, so that a noisy machine disturbs
+both. The servers run on the same machine, as in every deployment of one node, and their CPU time is printed too.
 """
 
 from __future__ import annotations
 
-import secrets
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from io import BytesIO
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 
 import numpy as np
-import psycopg
-import sqlalchemy
-import torch
-from PIL import Image
-from sqlalchemy import select
 
-from defectoscope.connect import open_database, s3_config
-from defectoscope.database import Chunk, Database
-from defectoscope.database.migrate import upgrade
+from benchmarks.models import random_model
+from benchmarks.ours import Ours
+from benchmarks.place import draw_images, make_place, store_images
+from benchmarks.processes import cpu_s
+from defectoscope.connect import s3_config
 from defectoscope.embedded.stack import Connections
-from defectoscope.inspection.params import JobParams, Overlays
-from defectoscope.inspection.sources import ExplicitImages, SourceImage
-from defectoscope.inspection.submission import JobRequest, submit_job
-from defectoscope.queue import MemoryQueue
-from defectoscope.registry import VariantFile, find_version, promote_first, publish
-from defectoscope.samples import draw_sample
-from defectoscope.segmentation import ModelContract, UInt8Array, decode_image, to_model_input
-from defectoscope.settings import Settings
-from defectoscope.storage import S3Uri, content_key, open_s3, put_content
-from trainer.config import TrainingConfig
-from trainer.export import export_onnx, stamp
-from trainer.network import build_network
-from worker.engine import EngineOptions, OnnxEngine
-from worker.inspector import Inspector
+from defectoscope.segmentation import UInt8Array, decode_quickly, lay_out
+from defectoscope.storage import open_s3
+from worker import metrics
+from worker.device import EngineOptions
+from worker.engine import OnnxEngine
 
 BATCH_SIZE = 8
+
+_IMAGE_SEED = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A network and a size of images."""
+    """A network, a size of images, and the least ratio that is good enough."""
 
     name: str
     encoder: str
     size_wh: tuple[int, int]
+    goal: float
 
 
 CASES = (
-    Case(name="MobileNetV2 fp32, 512x512 JPEG", encoder="mobilenet_v2", size_wh=(512, 512)),
-    Case(name="ResNet101 fp32, 512x512 JPEG", encoder="resnet101", size_wh=(512, 512)),
-    Case(name="ResNet101 fp32, 1920x1080 JPEG", encoder="resnet101", size_wh=(1920, 1080)),
+    Case(name="ResNet101 int8, 512x512 JPEG", encoder="resnet101", size_wh=(512, 512), goal=0.90),
+    Case(name="ResNet101 int8, 1920x1080 JPEG", encoder="resnet101", size_wh=(1920, 1080), goal=0.75),
+    Case(name="MobileNetV2 int8, 512x512 JPEG", encoder="mobilenet_v2", size_wh=(512, 512), goal=0.65),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Seconds of each repeat, in order; the n-th of each list belong together."""
+    """Seconds of each repeat, in order; the n-th of each list belong together.
+
+    Attributes:
+        case: name of it.
+        images: in each turn.
+        bare_s, worker_s: wall time.
+        bare_cpu_s, worker_cpu_s: CPU time of this process.
+        servers_cpu_s: CPU time of database, broker and storage in the worker's turns.
+        stage_cpu_ms: CPU milliseconds an image of each stage of the pipeline, over all repeats.
+    """
 
     case: str
     images: int
-    bare_s: list[float]
-    worker_s: list[float]
-    overhead_cpu_s: list[float]
+    bare_s: list[float] = field(default_factory=list)
+    worker_s: list[float] = field(default_factory=list)
+    bare_cpu_s: list[float] = field(default_factory=list)
+    worker_cpu_s: list[float] = field(default_factory=list)
+    servers_cpu_s: list[float] = field(default_factory=list)
+    stage_cpu_ms: dict[str, float] = field(default_factory=dict)
 
 
-def measure(case: Case, *, connections: Connections, scratch: Path, images: int, repeats: int) -> Measurement:
+def measure(
+    case: Case, *, connections: Connections, servers: Sequence[int], scratch: Path, images: int, repeats: int
+) -> Measurement:
     """Run a case.
 
     Args:
         case: what.
         connections: running servers; a database of its own is made on them.
+        servers: their processes, below this one.
         scratch: a directory that does not exist yet.
         images: images in each job, all different.
         repeats: how often the two take turns.
     """
     scratch.mkdir(parents=True)
-    settings = _settings(connections, scratch)
-    database = open_database(settings)
-    model_path, version_id = _publish_model(case, settings, database, scratch)
-    files = [_draw_jpeg(number, case.size_wh) for number in range(images)]
-    uris = _store(files, settings)
-    engine = OnnxEngine(model_path, options=EngineOptions(device="cpu"))
-    ready = np.stack([to_model_input(decode_image(data).pixels, contract=engine.contract) for data in files])
-    inspector = Inspector(settings)
-    bare_s, worker_s, overhead_cpu_s = [], [], []
-    _run_bare(engine, ready)
-    for repeat in range(repeats + 1):
-        cpu_started = process_time()
-        bare = _run_bare(engine, ready)
-        bare_cpu = process_time() - cpu_started
-        chunk_ids = _submit(database, version_id, uris, threshold=0.5 + repeat / 1000)
-        cpu_started = process_time()
-        worker = _run_worker(inspector, chunk_ids)
-        worker_cpu = process_time() - cpu_started
-        if repeat:  # The first turn loads and warms.
-            bare_s.append(bare)
-            worker_s.append(worker)
-            overhead_cpu_s.append(worker_cpu - bare_cpu)
-    inspector.close()
-    database.close()
-    return Measurement(case=case.name, images=images, bare_s=bare_s, worker_s=worker_s, overhead_cpu_s=overhead_cpu_s)
+    place = make_place(connections, scratch=scratch, sections={"worker": {"batch_size": BATCH_SIZE, "variant": "int8"}})
+    files = [image.jpeg for image in draw_images(images, size_wh=case.size_wh, seed=_IMAGE_SEED)]
+    keys = store_images(files, storage=open_s3(s3_config(place.settings)), prefix=f"bench/{case.encoder}")
+    model = random_model(case.encoder, directory=scratch / "model")
+    if model.int8 is None:
+        raise RuntimeError("There is no int8 file.")
+    engine = OnnxEngine(model.int8, options=EngineOptions(device="cpu", batch_size=BATCH_SIZE))
+    ready = [_model_input(data, engine) for data in files]
+    measurement = Measurement(case=case.name, images=images)
+    with Ours(place, model=model, keys=keys, servers=servers) as ours:
+        _run_bare(engine, ready)
+        stages_before = _stage_cpu_s()
+        for _ in range(repeats):
+            cpu_before = cpu_s(os.getpid(), without=servers)
+            measurement.bare_s.append(_run_bare(engine, ready))
+            measurement.bare_cpu_s.append(cpu_s(os.getpid(), without=servers) - cpu_before)
+            servers_before = sum(map(cpu_s, servers))
+            turn = ours.turn()
+            measurement.worker_s.append(turn.seconds)
+            measurement.worker_cpu_s.append(turn.cpu_s)
+            measurement.servers_cpu_s.append(sum(map(cpu_s, servers)) - servers_before)
+        for name, used_s in _stage_cpu_s().items():
+            measurement.stage_cpu_ms[name] = (used_s - stages_before[name]) * 1000 / (images * repeats)
+    return measurement
 
 
-def _settings(connections: Connections, scratch: Path) -> Settings:
-    url = sqlalchemy.make_url(connections.database_url)
-    name = f"bench_{secrets.token_hex(4)}"
-    conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    database_url = url.set(database=name).render_as_string(hide_password=False)
-    upgrade(database_url)
-    return Settings.model_validate(
-        {
-            "database": {"url": database_url},
-            "queue": {"url": connections.queue_url},
-            "storage": {
-                "endpoint_url": connections.s3_endpoint_url,
-                "access_key": connections.s3_access_key,
-                "secret_key": connections.s3_secret_key,
-                "bucket": connections.bucket,
-            },
-            "worker": {"device": "cpu", "batch_size": BATCH_SIZE, "model_cache_dir": scratch / "models"},
-        }
-    )
+def _model_input(data: bytes, engine: OnnxEngine) -> UInt8Array:
+    image = decode_quickly(data)
+    return lay_out(image.shape_hw, contract=engine.contract).model_input(image.pixels, 0)
 
 
-def _publish_model(case: Case, settings: Settings, database: Database, scratch: Path) -> tuple[Path, int]:
-    """Export a network from a random start: its speed is that of a trained one."""
-    config = TrainingConfig(encoder=case.encoder, encoder_weights=None)
-    contract = ModelContract(
-        input_size_wh=(256, 256),
-        resize_policy="stretch",
-        threshold=0.5,
-        min_area_px=16,
-        class_names=("background", "defect"),
-        architecture=config.architecture,
-        encoder=config.encoder,
-        dataset_revision=None,
-        version=None,
-    )
-    path = scratch / "model.onnx"
-    # The same weights in every run: ragged masks cost more to measure and encode than smooth ones.
-    torch.manual_seed(0)
-    export_onnx(build_network(config).network, contract=contract, path=path)
-
-    def build(numbered: ModelContract) -> list[VariantFile]:
-        stamp(path, numbered)
-        return [VariantFile(precision="fp32", path=path, parity={})]
-
-    number = publish(
-        database=database,
-        storage=open_s3(s3_config(settings)),
-        contract=contract,
-        build=build,
-        training_run_id=None,
-        dataset_revision_id=None,
-    )
-    promote_first(database=database, number=number, actor="bench")
-    with database.transaction() as session:
-        return path, find_version(session, number).id
-
-
-def _draw_jpeg(number: int, size_wh: tuple[int, int]) -> bytes:
-    picture = Image.fromarray(draw_sample(seed=0, number=number).pixels).resize(size_wh, Image.Resampling.BICUBIC)
-    buffer = BytesIO()
-    picture.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
-
-
-def _store(files: list[bytes], settings: Settings) -> list[str]:
-    storage = open_s3(s3_config(settings))
-    keys = [content_key(put_content(storage, data, content_type="image/jpeg")) for data in files]
-    return [str(S3Uri(settings.storage.bucket, key)) for key in keys]
-
-
-def _submit(database: Database, version_id: int, uris: list[str], *, threshold: float) -> list[int]:
-    """Submit a job; another threshold each time, since a repeated one would find its results made already."""
-    images = tuple(SourceImage(name=f"{number}.jpg", uri=uri) for number, uri in enumerate(uris))
-    request = JobRequest(
-        source=ExplicitImages(images=images),
-        params=JobParams(threshold=threshold, min_area_px=16, overlays=Overlays.NONE, mm_per_px=None, qa_min_iou=0.5),
-        model_version_id=version_id,
-    )
-    job_id = submit_job(database=database, queue=MemoryQueue(), request=request, chunk_size=16)
-    with database.transaction() as session:
-        return list(session.scalars(select(Chunk.id).where(Chunk.job_id == job_id).order_by(Chunk.id)))
-
-
-def _run_worker(inspector: Inspector, chunk_ids: list[int]) -> float:
+def _run_bare(engine: OnnxEngine, ready: Sequence[UInt8Array]) -> float:
+    batches = [np.stack(ready[start : start + BATCH_SIZE]) for start in range(0, len(ready), BATCH_SIZE)]
     started = perf_counter()
-    with ThreadPoolExecutor(2) as tasks:
-        list(tasks.map(lambda _: inspector.process_next_chunk(), chunk_ids))
+    for batch in batches:
+        engine(batch)
     return perf_counter() - started
 
 
-def _run_bare(engine: OnnxEngine, ready: UInt8Array) -> float:
-    started = perf_counter()
-    for start in range(0, len(ready), BATCH_SIZE):
-        engine(ready[start : start + BATCH_SIZE])
-    return perf_counter() - started
+def _stage_cpu_s() -> dict[str, float]:
+    return {stage: metrics.stage_cpu_seconds_total.labels(stage)._value.get() for stage in metrics.STAGES}  # noqa: SLF001

@@ -37,7 +37,8 @@ from trainer.network import build_network
 from trainer.quantise import calibration_batches, write_int8
 from trainer.runtime import onnx_engine, read_contract
 from trainer.served import torch_engine
-from worker.engine import EngineOptions, OnnxEngine, available_threads
+from worker.device import EngineOptions, available_threads
+from worker.engine import OnnxEngine
 
 BATCH_SIZE = 8
 #: What int8 is for: at least this many times the images a second of fp32 in PyTorch.

@@ -132,6 +132,13 @@ class ArchiveTooLarge(CallerError):
     """The archive or a member of it unpacks to more than the limit allows."""
 
 
+# Manifests ---------------------------------------------------------------------------------------------------------
+
+
+class ManifestInvalid(CallerError):
+    """The manifest is not a CSV file whose first line names its columns."""
+
+
 # Storage -----------------------------------------------------------------------------------------------------------
 
 
@@ -387,8 +394,16 @@ class EngineFailed(Fault):
     """ONNX Runtime could not run the model."""
 
 
+class EngineOutOfMemory(EngineFailed):
+    """The model needs more memory than there is."""
+
+
 class ProviderUnavailable(Fault):
     """The demanded execution provider cannot be used on this machine."""
+
+
+class DeviceLost(ProviderUnavailable):
+    """The GPU has failed, and this process cannot use it any more."""
 
 
 class SampleDirectoryNotEmpty(Conflict):

@@ -74,6 +74,7 @@ class InspectionSettings(_Section):
     max_image_bytes: int = Field(256 * 2**20, ge=1, description="largest file taken as an image, bytes")
     max_image_pixels: int = Field(200_000_000, ge=1, description="largest image decoded, pixels")
     max_archive_members: int = Field(100_000, ge=1, description="most images read from one zip")
+    max_manifest_bytes: int = Field(2 * 2**30, ge=1, description="largest manifest read, bytes")
     max_archive_bytes: int = Field(20 * 2**30, ge=1, description="most bytes unpacked from one zip")
     qa_min_iou: float = Field(0.5, ge=0, le=1, description="pooled defect IoU at which a labelled job passes")
 
@@ -81,13 +82,22 @@ class InspectionSettings(_Section):
 class WorkerSettings(_Section):
     """The inference process."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="cuda refuses to start without a usable GPU")
-    concurrency: int = Field(2, ge=1, description="chunks worked on at once by one process")
-    batch_size: int = Field(8, ge=1, description="images handed to the model at once")
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="cuda and tensorrt refuse to start without a usable GPU"
+    )
+    device_id: int = Field(0, ge=0, description="which GPU of those the process may see; one worker for each")
+    gpu_memory_bytes: int = Field(0, ge=0, description="most memory ONNX Runtime takes on the GPU, bytes; 0: no limit")
+    variant: Literal["auto", "fp32", "fp16", "int8"] = Field(
+        "auto", description="which file of a model is served; auto measures which is the fastest here"
+    )
+    concurrency: int = Field(3, ge=1, description="chunks worked on at once by one process")
+    batch_size: int = Field(8, ge=1, description="most images handed to the model at once")
     intra_op_threads: int = Field(0, ge=0, description="threads of ONNX Runtime on the CPU; 0: one per available core")
-    retry_pause_s: float = Field(5, ge=0, description="rest of a thread after a server it needs did not answer")
+    memory_bytes: int = Field(512 * 2**20, ge=1, description="most memory that images in work may take, bytes")
+    stuck_after_s: float = Field(300, gt=0, description="a model call that lasts this long ends the process")
     champion_interval_s: float = Field(3, gt=0, description="how often a newly promoted model is looked for")
-    io_threads: int = Field(4, ge=1, description="threads that fetch, decode, encode and upload")
+    io_threads: int = Field(4, ge=1, description="threads that fetch images")
+    retry_pause_s: float = Field(5, ge=0, description="rest of a thread after a server it needs did not answer")
     model_cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("defectoscope") / "models", description="where model files are kept"
     )

@@ -16,10 +16,12 @@ from rich.progress import Progress
 from defectoscope import connect
 from defectoscope.errors import DefectoscopeError, SettingMissing
 from defectoscope.registry import fetch_variant, find_champion
-from defectoscope.segmentation import SegmentationParams
+from defectoscope.segmentation import ResizePolicy, SegmentationParams
 from defectoscope.settings import Settings, load_settings
 from defectoscope.storage import open_s3
-from worker.engine import EngineOptions, OnnxEngine, available_threads, check_device
+from worker.device import available_threads, check_device
+from worker.engine import OnnxEngine
+from worker.line import engine_options
 from worker.predict import predict
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -53,6 +55,9 @@ def predict_command(
     ] = None,
     threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Probability; the model's own.")] = None,
     min_area: Annotated[int | None, typer.Option(min=1, help="Smallest defect, px; the model's own.")] = None,
+    resize_policy: Annotated[
+        ResizePolicy | None, typer.Option(help="How images come to the model's size; the model's own.")
+    ] = None,
     overlays: Annotated[bool, typer.Option(help="Draw the defects of defective images.")] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON.")] = False,
 ) -> None:
@@ -60,7 +65,7 @@ def predict_command(
     settings = load_settings()
     engine = OnnxEngine(
         _model_path(model, settings),
-        options=EngineOptions(device=settings.worker.device, intra_op_threads=settings.worker.intra_op_threads),
+        options=engine_options(settings),
     )
     out.mkdir(parents=True, exist_ok=True)
     with Progress(console=_stderr, disable=not _stderr.is_terminal, transient=True) as progress:
@@ -75,6 +80,7 @@ def predict_command(
             ),
             limits=connect.decode_limits(settings),
             overlays=overlays,
+            policy=resize_policy,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     failed = [prediction for prediction in predictions if prediction.error is not None]

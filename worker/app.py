@@ -13,7 +13,7 @@ from defectoscope.metrics import GpuMemory, serve_metrics
 from defectoscope.queue import make_celery
 from defectoscope.settings import load_settings, required
 from worker import metrics
-from worker.engine import check_device
+from worker.device import check_device
 from worker.inspector import Inspector
 from worker.tasks import register_tasks
 

@@ -5,7 +5,6 @@ Jobs are pinned to a version when they are submitted: those that run finish on t
 
 from __future__ import annotations
 
-import numpy as np
 import structlog
 
 from defectoscope.database import Database, Severity
@@ -13,6 +12,7 @@ from defectoscope.errors import DatabaseUnavailable, DefectoscopeError, ModelNot
 from defectoscope.events import record_event
 from defectoscope.registry import find_champion
 from worker import metrics
+from worker.lane import Lane
 from worker.models import LoadedModels
 from worker.repeating import Repeating
 
@@ -22,23 +22,21 @@ log = structlog.get_logger(__name__)
 class ChampionWatch(Repeating):
     """Looks every few seconds which version is in service, and loads a new one beside the old one."""
 
-    def __init__(
-        self, *, database: Database, models: LoadedModels, owner: str, batch_size: int, interval_s: float
-    ) -> None:
+    def __init__(self, *, database: Database, models: LoadedModels, lane: Lane, owner: str, interval_s: float) -> None:
         """Watch the champion.
 
         Args:
             database: says which version is in service.
             models: where it is loaded.
+            lane: where it is warmed.
             owner: this process, as events name it.
-            batch_size: images in the batch that warms a model up.
             interval_s: seconds between two looks.
         """
         super().__init__(self._look, interval_s=interval_s, name="champion-watch")
         self._database = database
         self._models = models
         self._owner = owner
-        self._batch_size = batch_size
+        self._lane = lane
         self._settled: int | None = None
 
     def _look(self) -> bool:
@@ -60,10 +58,8 @@ class ChampionWatch(Repeating):
             NotNow: a server is away; the next look tries again.
         """
         try:
-            engine = self._models.engine(number)
-            width, height = engine.contract.input_size_wh
-            # The first call plans memory and picks kernels for its batch size.
-            engine.run(np.zeros((self._batch_size, height, width, 3), dtype=np.uint8))
+            model = self._models.get(number)
+            self._lane.warm(model.engine).result()
         except NotNow:
             raise
         except DefectoscopeError as exc:
@@ -77,8 +73,8 @@ class ChampionWatch(Repeating):
             )
             return
         self._settled = number
-        metrics.show_model_version(number, variant=self._models.variant, provider=engine.provider)
-        log.info("champion.warm", version=number, variant=self._models.variant, provider=engine.provider)
+        metrics.show_model_version(number, variant=model.variant, provider=model.engine.provider)
+        log.info("champion.warm", version=number, variant=model.variant, provider=model.engine.provider)
         self._tell(
             kind="worker.switched",
             severity=Severity.INFO,

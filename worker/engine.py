@@ -1,174 +1,143 @@
-"""ONNX Runtime as the engine: one session for each model file, shared by all threads of the process."""
+"""ONNX Runtime as the engine: one session for each model file, with buffers for each batch size that are bound once."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from time import perf_counter
-from typing import Literal
 
+import numpy as np
 import onnxruntime
-import structlog
-from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-from defectoscope.errors import EngineFailed, InvalidModel, ProviderUnavailable
+from defectoscope.errors import DeviceLost, EngineFailed, EngineOutOfMemory, InvalidModel
 from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract, UInt8Array
+from worker.device import CPU, RUNTIME_ERRORS, EngineOptions, open_session
 
-log = structlog.get_logger(__name__)
+#: Words of ONNX Runtime, CUDA, cuDNN and cuBLAS for a lack of memory: fewer images at once may still fit.
+_OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "alloc_failed", "bad allocation", "bad_alloc")
 
-Device = Literal["auto", "cpu", "cuda"]
-
-#: What ONNX Runtime raises; its exceptions share no base of their own.
-_RUNTIME_ERRORS = (
-    _state.EPFail,
-    _state.Fail,
-    _state.InvalidArgument,
-    _state.InvalidGraph,
-    _state.InvalidProtobuf,
-    _state.NoSuchFile,
-    _state.NotImplemented,
-    _state.RuntimeException,
-    RuntimeError,
-    ValueError,
+#: Words of a GPU that has failed. Such an error stays: every later call of the process fails as well.
+_DEVICE_FAILED = (
+    "cuda failure",
+    "cuda error",
+    "cudnn failure",
+    "cudnn error",
+    "cublas failure",
+    "cublas error",
+    "cufft",
 )
-
-#: Those that speak of the file and not of the machine.
-_FILE_ERRORS = (_state.InvalidGraph, _state.InvalidProtobuf, _state.NoSuchFile, _state.NotImplemented)
-
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
-
-
-def available_threads() -> int:
-    """Return the cores this process may use; ONNX Runtime by itself counts the host's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """Where and how to run: ``auto`` takes a usable GPU and otherwise the CPU; 0 threads means one for each core."""
-
-    device: Device = "auto"
-    intra_op_threads: int = 0
 
 
 class OnnxEngine:
-    """Calls one model: (N, H, W, 3) uint8 RGB in, (N, H, W) uint8 out, 255 = certain defect."""
+    """Calls one model, (N, H, W, 3) uint8 RGB in, (N, H, W) uint8 out, 255 = certain defect; one thread at a time."""
 
     def __init__(self, path: Path, *, options: EngineOptions) -> None:
         """Load a model file and check that it keeps the contract.
 
         Args:
             path: the ONNX file.
-            options: device and threads.
+            options: device, threads and batch size.
 
         Raises:
             InvalidModel: not an ONNX file, or without the contract's metadata, input or output.
-            ProviderUnavailable: CUDA was demanded and cannot be used.
+            ProviderUnavailable: a GPU was demanded and cannot be used.
         """
-        self._session = _open_session(path, options)
+        self._session = open_session(path, options)
         self.provider: str = self._session.get_providers()[0]
         self.runtime_version: str = onnxruntime.__version__
         self.contract = ModelContract.from_metadata(self._session.get_modelmeta().custom_metadata_map)
         _check_signature(self._session, self.contract)
-        # One model call at a time: it uses every core (or the one GPU) by itself, two would only share them.
-        self._lane = Lock()
+        self.batch_size = options.batch_size
+        self._buffers: dict[int, _Buffers] = {}
 
     def __call__(self, images: UInt8Array) -> UInt8Array:
-        """Run the model: the `Engine` of `defectoscope.segmentation`."""
-        return self.run(images)[0]
-
-    def run(self, images: UInt8Array) -> tuple[UInt8Array, float]:
-        """Run the model and time it.
-
-        Args:
-            images: (N, H, W, 3) uint8 RGB of the contract's input size.
-
-        Returns:
-            (N, H, W) uint8 defect probabilities, 255 = 1.0, and the seconds the call took once it had its turn.
+        """Run the model on (N, H, W, 3) uint8 RGB, any N: the `Engine` of `defectoscope.segmentation`.
 
         Raises:
             EngineFailed: the runtime refused or failed.
         """
-        with self._lane:
-            started = perf_counter()
-            try:
-                (probabilities,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: images})
-            except _RUNTIME_ERRORS as exc:
-                raise EngineFailed(f"ONNX Runtime could not run the model: {exc}") from exc
-            return probabilities, perf_counter() - started
+        try:
+            (probabilities,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: images})
+        except RUNTIME_ERRORS as exc:
+            raise self._named(exc) from exc
+        return np.asarray(probabilities, dtype=np.uint8)
+
+    def fit(self, waiting: int) -> int:
+        """Return how many of the images that wait make the next batch.
+
+        On the CPU that is all of them, up to the batch size. On a GPU it is a power of two: each size has its search
+        for the fastest kernels, its memory plan and its buffers, so that sizes must be few.
+        """
+        most = min(waiting, self.batch_size)
+        return most if self.provider == CPU else 1 << (most.bit_length() - 1)
+
+    def run(self, images: Sequence[UInt8Array]) -> tuple[list[UInt8Array], float]:
+        """Run the model on a batch.
+
+        Args:
+            images: (h, w, 3) uint8 RGB each, of the contract's input size; at most `batch_size`.
+
+        Returns:
+            (h, w) uint8 defect probabilities of each, 255 = 1.0, and the seconds of the call.
+
+        Raises:
+            EngineOutOfMemory: fewer images may fit; `batch_size` was halved.
+            DeviceLost: the GPU has failed, and this process cannot use it any more.
+            EngineFailed: the runtime refused or failed.
+        """
+        started = perf_counter()
+        try:
+            buffers = self._buffers.get(len(images))
+            if buffers is None:
+                buffers = self._buffers[len(images)] = _Buffers(self._session, len(images), self.contract)
+            probabilities = buffers.run(images)
+        except RUNTIME_ERRORS as exc:
+            raise self._named(exc) from exc
+        return list(probabilities), perf_counter() - started
+
+    def warm(self) -> None:
+        """Run every batch size once: the first call plans memory and picks kernels.
+
+        Raises:
+            EngineOutOfMemory, DeviceLost, EngineFailed: as `run`.
+        """
+        width, height = self.contract.input_size_wh
+        blank = np.zeros((height, width, 3), dtype=np.uint8)
+        size = self.batch_size
+        while size:
+            self.run([blank] * size)
+            size = 0 if self.provider == CPU else size // 2
+
+    def _named(self, exc: Exception) -> EngineFailed | DeviceLost:
+        words = str(exc).lower()
+        if any(word in words for word in _OUT_OF_MEMORY):
+            self.batch_size = max(1, self.batch_size // 2)
+            self._buffers.clear()
+            return EngineOutOfMemory(f"The model needs more memory than there is: {exc}")
+        if self.provider != CPU and any(word in words for word in _DEVICE_FAILED):
+            return DeviceLost(f"The GPU has failed: {exc}")
+        return EngineFailed(f"ONNX Runtime could not run the model: {exc}")
 
 
-def check_device(device: Device) -> str:
-    """Return the execution provider that this process will use.
+class _Buffers:
+    """Input and output of one batch size, at one place for good: bound once, copied by the runtime where it must be."""
 
-    Raises:
-        ProviderUnavailable: CUDA is demanded and cannot be used.
-    """
-    if device == "cpu":
-        return _CPU
-    usable = _CUDA in onnxruntime.get_available_providers() and _has_gpu()
-    if device == "cuda" and not usable:
-        raise ProviderUnavailable(
-            "DEFECTOSCOPE_WORKER__DEVICE is cuda, but no CUDA device can be used here; "
-            "install the NVIDIA driver and onnxruntime-gpu, or set it to auto or cpu."
+    def __init__(self, session: onnxruntime.InferenceSession, count: int, contract: ModelContract) -> None:
+        width, height = contract.input_size_wh
+        self._session = session
+        self._images = np.zeros((count, height, width, 3), dtype=np.uint8)
+        self._probabilities = np.zeros((count, height, width), dtype=np.uint8)
+        self._binding = session.io_binding()
+        self._binding.bind_cpu_input(INPUT_NAME, self._images)
+        self._binding.bind_output(
+            OUTPUT_NAME, "cpu", 0, np.uint8, self._probabilities.shape, self._probabilities.ctypes.data
         )
-    return _CUDA if usable else _CPU
 
-
-def _has_gpu() -> bool:
-    """Return whether the driver shows a device.
-
-    The list of available providers is what the package was built with, not what this machine can run: onnxruntime-gpu
-    names CUDA everywhere and falls back to the CPU without an error.
-    """
-    devices = onnxruntime.get_ep_devices() if hasattr(onnxruntime, "get_ep_devices") else []
-    return Path("/dev/nvidiactl").exists() or any(device.ep_name == _CUDA for device in devices)
-
-
-def _has_vnni() -> bool:
-    """Return whether the processor is known to multiply bytes and add the products in 32 bits."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_vnni" in flags or "avx_vnni" in flags
-
-
-def _open_session(path: Path, options: EngineOptions) -> onnxruntime.InferenceSession:
-    provider = check_device(options.device)
-    session_options = onnxruntime.SessionOptions()
-    session_options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    session_options.log_severity_level = 3
-    # Spinning threads burn the cores that decoding needs between two calls.
-    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not _has_vnni():
-        # Without these instructions products of bytes are added in 16 bits and overflow without a word, unless a way is
-        # asked for that halves the speed of int8 everywhere.
-        session_options.add_session_config_entry("session.x64quantprecision", "1")
-    session_options.intra_op_num_threads = 1 if provider == _CUDA else options.intra_op_threads or available_threads()
-    if provider == _CUDA and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
-    try:
-        session = onnxruntime.InferenceSession(
-            path,
-            session_options,
-            providers=[provider] if provider == _CPU else [provider, _CPU],
-            # Otherwise the constructor answers a CUDA failure by silently running on the CPU.
-            enable_fallback=0 if options.device == "cuda" else 1,
-        )
-    except _RUNTIME_ERRORS as exc:
-        if provider == _CUDA and not isinstance(exc, _FILE_ERRORS):
-            raise ProviderUnavailable(f"The model could not be loaded on the GPU: {exc}") from exc
-        raise InvalidModel(f"{path.name} is not a usable ONNX model: {exc}") from exc
-    actual = session.get_providers()[0]
-    if options.device == "cuda" and actual != _CUDA:
-        raise ProviderUnavailable(f"CUDA was demanded but ONNX Runtime runs on {actual}.")
-    if provider == _CUDA and actual != _CUDA:
-        log.warning("engine.fallback", wanted=provider, actual=actual)
-    return session
+    def run(self, images: Sequence[UInt8Array]) -> UInt8Array:
+        """Return (N, h, w) uint8 for as many (h, w, 3) uint8 as there is room for."""
+        np.stack(images, out=self._images)
+        self._session.run_with_iobinding(self._binding)
+        return self._probabilities.copy()
 
 
 def _check_signature(session: onnxruntime.InferenceSession, contract: ModelContract) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Event
 
 import structlog
 
 from defectoscope import connect
-from defectoscope.errors import CallerError, DatabaseUnavailable, Fault, NotNow, ProviderUnavailable
+from defectoscope.errors import DatabaseUnavailable, NotNow, ProviderUnavailable
 from defectoscope.inspection.chunks import ClaimedChunk, Lease, claim_next_chunk, release_chunk
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.enumeration import enumerate_job
@@ -22,11 +21,14 @@ from defectoscope.registry import reconcile_imports
 from defectoscope.settings import Settings
 from defectoscope.storage import open_s3
 from defectoscope.training import reconcile_runs
+from worker import metrics
 from worker.champion import ChampionWatch
-from worker.engine import EngineOptions
+from worker.counting import count_completed
+from worker.departure import Departure, LaneWatch
 from worker.lease import EnumerationWord, Heartbeat
-from worker.models import LoadedModels
-from worker.pipeline import Pipeline
+from worker.line import InspectionLine
+from worker.log_context import about_chunk, about_job
+from worker.stages import stage
 
 log = structlog.get_logger(__name__)
 
@@ -47,31 +49,29 @@ class Inspector:
         self._queue = connect.open_queue(settings, name="worker")
         self._storage = open_s3(connect.s3_config(settings))
         self._buckets = connect.open_input_buckets(settings, own=self._storage)
-        self._models = LoadedModels(
-            database=self._database,
-            storage=self._storage,
-            directory=settings.worker.model_cache_dir,
-            options=EngineOptions(device=settings.worker.device, intra_op_threads=settings.worker.intra_op_threads),
-        )
-        self._champion_watch = ChampionWatch(
-            database=self._database,
-            models=self._models,
-            owner=self._owner,
-            batch_size=settings.worker.batch_size,
-            interval_s=settings.worker.champion_interval_s,
-        )
-        self._pipeline = Pipeline(
+        self._departure = Departure(database=self._database, before=self._stopping.set)
+        self._line = InspectionLine(
+            settings,
             database=self._database,
             storage=self._storage,
             buckets=self._buckets,
-            limits=connect.decode_limits(settings),
-            pool=ThreadPoolExecutor(settings.worker.io_threads, thread_name_prefix="io"),
-            batch_size=settings.worker.batch_size,
+            on_lost=lambda exc: self._departure.begin(exc.message),
+        )
+        self._champion_watch = ChampionWatch(
+            database=self._database,
+            models=self._line.models,
+            lane=self._line.lane,
+            owner=self._owner,
+            interval_s=settings.worker.champion_interval_s,
+        )
+        self._lane_watch = LaneWatch(
+            lane=self._line.lane, departure=self._departure, stuck_after_s=settings.worker.stuck_after_s
         )
 
     def watch_champion(self) -> None:
-        """Keep the model in service loaded from now on."""
+        """Keep the model in service loaded from now on, and see that the lane moves."""
         self._champion_watch.start()
+        self._lane_watch.start()
 
     def process_next_chunk(self) -> bool:
         """Claim the chunk whose turn it is, inspect its images and write what came out.
@@ -99,12 +99,22 @@ class Inspector:
             log.debug("chunk.none_owed")
             return False
         ring_for_chunks(self._queue, chunks=1)
+        with about_chunk(chunk):
+            self._work_on(chunk, lease_s=lease_s)
+        return True
+
+    def _work_on(self, chunk: ClaimedChunk, *, lease_s: int) -> None:
         ended = False
         must_pause = False
         count_attempt = True
         try:
-            with Heartbeat(database=self._database, chunk=chunk, lease_s=lease_s) as heartbeat:
-                outcomes = self._inspect(chunk, heartbeat)
+            with (
+                self._departure.holding(chunk),
+                Heartbeat(database=self._database, chunk=chunk, lease_s=lease_s) as heartbeat,
+            ):
+                outcomes = self._line.inspect(
+                    chunk, is_wanted=lambda: heartbeat.state is Lease.HELD and not self._stopping.is_set()
+                )
             # A process that is asked to stop gives unfinished work back rather than to make its supervisor wait.
             if len(outcomes) == len(chunk.items) or heartbeat.state is not Lease.HELD:
                 self._complete(chunk, outcomes, heartbeat.state)
@@ -113,63 +123,56 @@ class Inspector:
         except (NotNow, ProviderUnavailable) as exc:
             # A server or this machine's GPU is away. Not the chunk's fault: it is owed again, the attempt not counted.
             count_attempt = False
-            log.warning("chunk.postponed", job=chunk.job_id, chunk=chunk.chunk_id, code=exc.code, reason=exc.message)
+            log.warning("chunk.postponed", code=exc.code, reason=exc.message)
             must_pause = True
         finally:
             if not ended:
+                metrics.chunks_total.labels("postponed" if must_pause else "released").inc()
                 self._release(chunk, count_attempt=count_attempt)
         if must_pause:
             # Given back first: another worker may have what this one lacks.
             self._pause()
-        return True
 
     def _pause(self) -> None:
         """Keep this thread from claiming chunk after chunk while a server it needs is away."""
         self._stopping.wait(self._settings.worker.retry_pause_s)
 
-    def _inspect(self, chunk: ClaimedChunk, heartbeat: Heartbeat) -> list[ItemOutcome]:
-        try:
-            engine = self._models.engine(chunk.model_version)
-            return self._pipeline.process(
-                chunk,
-                engine=engine,
-                variant=self._models.variant,
-                is_wanted=lambda: heartbeat.state is Lease.HELD and not self._stopping.is_set(),
-            )
-        except (Fault, CallerError) as exc:
-            if isinstance(exc, ProviderUnavailable):
-                raise
-            # Trying again would end the same way. Every image gets the error by name, and a person may retry them.
-            log.error("chunk.failed", job=chunk.job_id, chunk=chunk.chunk_id, code=exc.code, reason=exc.message)  # noqa: TRY400
-            return [ItemOutcome(item_id=item.item_id, error=exc) for item in chunk.items]
-
     def _complete(self, chunk: ClaimedChunk, outcomes: list[ItemOutcome], lease: Lease) -> None:
-        if lease is Lease.LOST or not complete_chunk(
-            database=self._database, chunk=chunk, outcomes=outcomes, cancelled=lease is Lease.CANCELLED
-        ):
-            log.warning("chunk.lost", job=chunk.job_id, chunk=chunk.chunk_id)
+        is_ours = lease is not Lease.LOST
+        if is_ours:
+            with stage("commit"):
+                is_ours = complete_chunk(
+                    database=self._database, chunk=chunk, outcomes=outcomes, cancelled=lease is Lease.CANCELLED
+                )
+        if not is_ours:
+            metrics.lease_losses_total.inc()
+            metrics.chunks_total.labels("lost").inc()
+            log.warning("chunk.lost")
             return
+        metrics.chunks_total.labels("cancelled" if lease is Lease.CANCELLED else "completed").inc()
+        count_completed(outcomes)
         failed = sum(outcome.error is not None for outcome in outcomes)
-        log.info("chunk.completed", job=chunk.job_id, chunk=chunk.chunk_id, images=len(outcomes), failed=failed)
+        log.info("chunk.completed", images=len(outcomes), failed=failed)
 
     def _release(self, chunk: ClaimedChunk, *, count_attempt: bool) -> None:
         try:
             release_chunk(database=self._database, chunk=chunk, count_attempt=count_attempt)
         except DatabaseUnavailable as exc:
             # The lease will run out by itself.
-            log.warning("chunk.not_released", chunk=chunk.chunk_id, reason=exc.message)
+            log.warning("chunk.not_released", reason=exc.message)
 
     def enumerate_job(self, job_id: int) -> None:
         """Write the items of a job whose images are not all known."""
         inspection = self._settings.inspection
         word = EnumerationWord(database=self._database, job_id=job_id, interval_s=inspection.resend_after_s / 3)
         try:
-            with word:
+            with about_job(job_id), word:
                 enumerate_job(
                     database=self._database,
                     queue=self._queue,
                     buckets=self._buckets,
                     limits=connect.archive_limits(self._settings),
+                    max_manifest_bytes=inspection.max_manifest_bytes,
                     job_id=job_id,
                     chunk_size=inspection.chunk_size,
                 )
@@ -230,6 +233,7 @@ class Inspector:
 
     def close(self) -> None:
         """Let the threads end and close the connections."""
+        self._lane_watch.end()
         self._champion_watch.end()
-        self._pipeline.pool.shutdown()
+        self._line.close()
         self._database.close()

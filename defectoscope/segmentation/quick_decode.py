@@ -33,10 +33,14 @@ class OpenedImage:
     Attributes:
         data: the whole file.
         shape_hw: height and width of the image in pixels, upright.
+        format: "PNG", "JPEG", "TIFF", "BMP" or "WEBP", from the content.
+        source_mode: Pillow's mode of the stored pixels.
     """
 
     data: bytes
     shape_hw: tuple[int, int]
+    format: str
+    source_mode: str
     _file: ImageFile.ImageFile
 
     def decode(self, *, least_size_wh: tuple[int, int] | None = None) -> DecodedImage:
@@ -67,7 +71,9 @@ def open_image(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> OpenedI
         InvalidImage: as `decode_image` before it decodes a pixel.
     """
     file = open_checked(data, limits=limits)
-    return OpenedImage(data=data, shape_hw=read_shape_hw(file), _file=file)
+    return OpenedImage(
+        data=data, shape_hw=read_shape_hw(file), format=str(file.format), source_mode=file.mode, _file=file
+    )
 
 
 def decode_quickly(

@@ -20,7 +20,8 @@ from defectoscope.registry import (
 from defectoscope.segmentation import ModelContract
 from defectoscope.storage import open_memory
 from tests.models import CONTRACT, write_dark_is_defect
-from worker.engine import EngineOptions, OnnxEngine
+from worker.device import EngineOptions
+from worker.engine import OnnxEngine
 
 
 @pytest.fixture

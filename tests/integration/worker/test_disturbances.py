@@ -48,9 +48,9 @@ def _owe_again(bench, job_id):
 
 
 def test_while_the_storage_is_away_the_chunk_is_given_back_without_counting_the_attempt(bench, other_worker):
-    job_id = bench.submit({"a.png": GOOD})
     away = bench.settings.storage.model_copy(update={"endpoint_url": "http://127.0.0.1:1"})
     worker = other_worker(storage=away, worker=_with_model_of(bench))
+    job_id = bench.submit({"a.png": GOOD})
 
     worker.process_next_chunk()
 
@@ -83,9 +83,9 @@ def test_while_the_database_is_away_a_message_is_dropped_without_an_error(bench,
 
 
 def test_wrong_credentials_fail_each_image_by_name_and_are_not_tried_for_ever(bench, other_worker):
-    job_id = bench.submit({"a.png": GOOD, "b.png": GOOD})
     storage = bench.settings.storage.model_copy(update={"secret_key": SecretStr("wrong")})
     worker = other_worker(storage=storage, worker=_with_model_of(bench))
+    job_id = bench.submit({"a.png": GOOD, "b.png": GOOD})
 
     worker.process_next_chunk()
 

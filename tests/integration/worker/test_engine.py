@@ -7,7 +7,8 @@ import pytest
 
 from defectoscope.errors import EngineFailed, InvalidModel, ProviderUnavailable
 from tests.models import CONTRACT, write_dark_is_defect
-from worker.engine import EngineOptions, OnnxEngine, check_device
+from worker.device import EngineOptions, check_device
+from worker.engine import OnnxEngine
 
 CPU = EngineOptions(device="cpu", intra_op_threads=1)
 
@@ -20,7 +21,7 @@ def engine(tmp_path):
 def test_the_engine_runs_any_number_of_images_and_knows_its_contract(engine):
     images = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
 
-    probabilities, seconds = engine.run(images)
+    probabilities, seconds = engine.run(list(images))
 
     assert np.array_equal(probabilities, 255 - images.max(axis=3))
     assert np.array_equal(engine(images[:1]), probabilities[:1])
@@ -31,6 +32,19 @@ def test_the_engine_runs_any_number_of_images_and_knows_its_contract(engine):
 def test_images_of_another_size_are_refused(engine):
     with pytest.raises(EngineFailed):
         engine(np.zeros((1, 128, 128, 3), dtype=np.uint8))
+    with pytest.raises(EngineFailed):
+        engine.run([np.zeros((128, 128, 3), dtype=np.uint8)])
+
+
+def test_outputs_stay_when_the_next_batch_is_run(engine):
+    first = engine.run([np.full((256, 256, 3), level, dtype=np.uint8) for level in (10, 20)])[0]
+    engine.run([np.full((256, 256, 3), level, dtype=np.uint8) for level in (30, 40)])
+
+    assert [int(output[0, 0]) for output in first] == [245, 235]
+
+
+def test_on_the_cpu_everything_that_waits_goes_together(engine):
+    assert [engine.fit(waiting) for waiting in (1, 3, 8, 50)] == [1, 3, 8, 8]
 
 
 @pytest.mark.parametrize(

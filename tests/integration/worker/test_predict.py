@@ -10,7 +10,8 @@ from defectoscope.errors import NoImagesFound
 from defectoscope.segmentation import DecodeLimits, SegmentationParams, decode_mask
 from tests.images import draw_part, encode
 from tests.models import expect_mask, write_dark_is_defect
-from worker.engine import EngineOptions, OnnxEngine
+from worker.device import EngineOptions
+from worker.engine import OnnxEngine
 from worker.predict import find_images, predict
 
 PARTS = {f"part-{seed}.png": draw_part(height=256 - seed, width=256 + seed, seed=seed)[0] for seed in range(3)}
