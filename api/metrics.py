@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database
-from defectoscope.inspection.backlog import COUNTED_CHUNKS, read_backlog
+from defectoscope.inspection.backlog import COUNTED_CHUNKS, COUNTED_JOBS, read_backlog
 from defectoscope.metrics import DatabaseFigures, Family, Reading
 from defectoscope.registry import champion_or_none
 from defectoscope.settings import Settings, required
@@ -57,7 +57,7 @@ UNFINISHED_JOBS = Family(
 )
 ENDED_JOBS = Family(
     name="defectoscope_jobs_ended_of_last_day",
-    meaning="Jobs submitted within the last 24 hours that have ended, by state.",
+    meaning=f"Jobs of the last 24 hours, {COUNTED_JOBS} at most, that have ended, by state.",
     labels=("state",),
 )
 UNFINISHED_RUNS = Family(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, text, true
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Chunk, ChunkState, Job, JobState
 
 #: Waiting chunks are counted so far: beyond it the exact number helps nobody.
-COUNTED_CHUNKS = 100_000
-_COUNTED_JOBS = 100_000
+COUNTED_CHUNKS = 10_000
+#: Ended jobs are counted among so many of the newest.
+COUNTED_JOBS = 10_000
 #: The oldest waiting chunk is looked for among so many of the oldest unfinished jobs.
 _LOOKED_AT_JOBS = 1000
 
@@ -36,7 +37,7 @@ class Backlog:
         oldest_owed_s: seconds since the oldest chunk that nobody holds was made, of jobs that are not paused; 0.0 when
             none waits.
         unfinished_jobs: by state.
-        ended_jobs: by state, of the jobs submitted within the last 24 hours.
+        ended_jobs: by state, of the newest `COUNTED_JOBS` jobs submitted within the last 24 hours.
     """
 
     images: int
@@ -53,12 +54,12 @@ def read_backlog(session: Session) -> Backlog:
     images: dict[bool, int] = dict(
         session.execute(select(is_paused, func.sum(Job.pending_images)).where(_UNFINISHED).group_by(is_paused)).all()
     )
-    waiting = select(Chunk.id).where(_WAITING).limit(COUNTED_CHUNKS).subquery()
+    waiting = select(Chunk.id).where(_WAITING).order_by(Chunk.job_id, Chunk.id).limit(COUNTED_CHUNKS).subquery()
     unfinished: dict[JobState, int] = dict(
         session.execute(select(Job.state, func.count()).where(_UNFINISHED).group_by(Job.state)).all()
     )
     last_day = Job.created_at > func.now() - text("interval '24 hours'")
-    recent = select(Job.state).where(last_day).order_by(Job.created_at.desc()).limit(_COUNTED_JOBS).subquery()
+    recent = select(Job.state).where(last_day).order_by(Job.created_at.desc()).limit(COUNTED_JOBS).subquery()
     of_last_day: dict[JobState, int] = dict(
         session.execute(select(recent.c.state, func.count()).group_by(recent.c.state)).all()
     )
@@ -78,8 +79,14 @@ def read_backlog(session: Session) -> Backlog:
 def _oldest_owed_s(session: Session) -> float:
     """Return the age of the oldest waiting chunk: the first of each job is found by index, and there are few jobs."""
     jobs = select(Job.id).where(_UNFINISHED, Job.paused_at.is_(None)).order_by(Job.id).limit(_LOOKED_AT_JOBS).subquery()
+    # Not "of this job": the order would then be that of the primary key as well, and for a job of which nothing waits
+    # any more the table would be read to its end. So the index of what is owed alone will do.
     first = (
-        select(Chunk.created_at).where(_WAITING, Chunk.job_id == jobs.c.id).order_by(Chunk.id).limit(1).lateral("first")
+        select(Chunk.job_id, Chunk.created_at)
+        .where(_WAITING, Chunk.job_id >= jobs.c.id)
+        .order_by(Chunk.job_id, Chunk.id)
+        .limit(1)
+        .lateral("first")
     )
     age_s = func.extract("epoch", func.now() - func.min(first.c.created_at))
-    return float(session.scalar(select(age_s).select_from(jobs).join(first, true())) or 0.0)
+    return float(session.scalar(select(age_s).select_from(jobs).join(first, first.c.job_id == jobs.c.id)) or 0.0)

@@ -99,6 +99,18 @@ def test_the_age_is_that_of_the_oldest_chunk_that_nobody_holds(database, add_job
     assert after == pytest.approx(2 * 3600, abs=60)
 
 
+def test_jobs_of_which_nothing_waits_do_not_hide_those_behind_them(database, add_job, backlog):
+    add_job((DONE, 9), (RUNNING, 9))
+    paused, _ = add_job((PENDING, 8))
+    with database.transaction() as session:
+        session.execute(text("UPDATE jobs SET paused_at = now() WHERE id = :job_id"), {"job_id": paused})
+    add_job((RUNNING, 7), (PENDING, 1), (PENDING, 6))
+    add_job((PENDING, 4))
+
+    # Within a job the first one waits longest: chunks are made in the order of their ids.
+    assert backlog().oldest_owed_s == pytest.approx(4 * 3600, abs=60)
+
+
 def test_a_paused_job_waits_for_nobody(database, add_job, backlog):
     job_id, _ = add_job((PENDING, 5), images=4)
     with database.transaction() as session:
