@@ -106,7 +106,9 @@ class Lane:
         return request.done
 
     def _serve(self) -> None:
-        while batch := self._take():
+        was_idle = True
+        while batch := self._take(was_idle=was_idle):
+            was_idle = False
             self._busy_since = monotonic()
             try:
                 self._run(batch)
@@ -117,10 +119,10 @@ class Lane:
                 metrics.lane_busy_seconds_total.inc(self.busy_s)
                 self._busy_since = None
 
-    def _take(self) -> list[_Request]:
+    def _take(self, *, was_idle: bool) -> list[_Request]:
         """Wait for images and return a batch of one engine; nothing when the lane is to end."""
         with self._changed:
-            if not self._waiting:
+            if was_idle or not self._waiting:
                 self._changed.wait_for(lambda: self._waiting or self._ended)
                 self._linger()
             if not self._waiting:
