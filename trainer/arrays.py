@@ -32,8 +32,8 @@ _OF_CROPS = 1
 class SampleSet(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """One side of the split. An item is a (3, h, w) uint8 image and a (h, w) uint8 class mask.
 
-    There is an item for each image. Where the contract cuts images into tiles, there is one for each tile instead; or
-    still one for each image, another crop in each epoch, where crops are drawn.
+    There is an item for each image. Where the contract cuts images into tiles, there is one for each tile instead; or,
+    where crops are drawn, as many crops of an image as tiles cover it, others in each epoch.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class SampleSet(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return sample if self._is_tiled else fit_whole(sample, contract=self._contract)
 
     def _place(self, number: int, sample: Sample) -> list[tuple[int, tuple[int, int, int, int] | None]]:
-        if not self._is_tiled or self._draws_crops:
+        if not self._is_tiled:
             return [(number, None)]
         height, width = sample.class_mask.shape
         grid = place_scored_tiles((height, width), contract=self._contract)
-        return [(number, grid.box_xyxy(index)) for index in range(grid.count)]
+        return [(number, None if self._draws_crops else grid.box_xyxy(index)) for index in range(grid.count)]
 
     def _to_item(self, sample: Sample, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         _, box_xyxy = self._places[index]

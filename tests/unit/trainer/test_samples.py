@@ -21,6 +21,7 @@ from trainer.samples import Sample, draw_crop, fit_whole
 TILED = {**TINY, "resize_policy": "tile"}
 CONTRACT = contract_of(TrainingConfig.resolve(TILED), dataset_revision=None)
 SIZES_WH = [(150, 100), (70, 200), (64, 64), (40, 130)]
+TILES = [6, 8, 1, 3]
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +105,12 @@ def test_crops_depend_on_seed_epoch_and_place_and_on_nothing_else(frames_dir):
     other = SampleSet(files, **options, seed=2)
     _in_epoch(first, 0)
 
-    assert len(first) == len(files)
+    assert len(first) == sum(TILES)
     assert (first.in_memory, read.in_memory) == (True, False)
     assert _are_equal(_in_epoch(first, 2), _in_epoch(read, 2))
-    assert _are_equal(_in_epoch(first, 2)[2:], [first[2], first[3]])
+    assert _are_equal(_in_epoch(first, 2)[2:4], [first[2], first[3]])
+    # Two crops of one image.
+    assert not _are_equal([first[0]], [first[1]])
     assert not _are_equal(_in_epoch(first, 2), _in_epoch(first, 3))
     assert not _are_equal(_in_epoch(first, 2), _in_epoch(other, 2))
 
@@ -118,11 +121,10 @@ def test_validation_sees_every_pixel_of_every_image(frames_dir):
     train, val = load_samples(files, contract=CONTRACT, augmentation="none")
     read = SampleSet(files.val, contract=CONTRACT, memory_bound_bytes=0)
 
-    tiles = [-(-width // 64) * -(-height // 64) for width, height in SIZES_WH]
-    assert (len(train), len(val)) == (4, sum(tiles))
+    assert (len(train), len(val)) == (sum(TILES), sum(TILES))
     assert _are_equal([val[index] for index in range(len(val))], read.__getitems__(range(len(read))))
     # The third image is one tile, whole.
-    image, class_mask = val[sum(tiles[:2])]
+    image, class_mask = val[sum(TILES[:2])]
     pixels, label = files.val[2].decode()
     assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels)
     assert np.array_equal(class_mask.numpy(), label)
