@@ -34,9 +34,9 @@ class ResultFacts:
     provider: str
     runtime_version: str
     latency_ms: float
-    resize_policy: ResizePolicy = "stretch"
-    tile_count: int = 1
-    model_scale: float | None = None
+    resize_policy: ResizePolicy
+    tile_count: int
+    model_scale: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

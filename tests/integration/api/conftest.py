@@ -164,6 +164,9 @@ def work(services):
                 provider="CPUExecutionProvider",
                 runtime_version="1.0",
                 latency_ms=1.5,
+                resize_policy="tile",
+                tile_count=6,
+                model_scale=1.0,
             ),
             label=counts and LabelFacts(sha256="ab" * 32, key="labels/a.png", defect_px=counts.tp, counts=counts),
         )

@@ -15,6 +15,7 @@ def test_a_result_says_what_was_found_and_by_what(client, inspected, walk, model
     assert first["image"] == images["a.png"]
     assert (first["verdict"], first["defect_count"], first["defect_px"]) == ("defective", 2, 60)
     assert first["defect_fraction"] == pytest.approx(60 / (first["image"]["width"] * first["image"]["height"]))
+    assert (first["resize_policy"], first["tile_count"], first["model_scale"]) == ("tile", 6, 1.0)
     assert (first["model_version"], first["threshold"], first["min_area_px"], first["mm_per_px"]) == (
         model,
         0.4,
