@@ -41,7 +41,7 @@ stage_seconds: Final = Histogram(
 )
 stage_cpu_seconds_total: Final = Counter(
     "defectoscope_stage_cpu_seconds_total",
-    "CPU time that the step took, in the thread or process that did it.",
+    "CPU time of the thread that did the step; that of the model's own threads is in `process_cpu_seconds_total`.",
     ["stage"],
     registry=REGISTRY,
 )
@@ -70,7 +70,11 @@ model_version: Final = Gauge(
 waiting_images: Final = Gauge(
     "defectoscope_waiting_images", "Decoded images that wait for the model.", registry=REGISTRY
 )
-waiting_bytes: Final = Gauge("defectoscope_waiting_bytes", "Memory of the images that wait.", registry=REGISTRY)
+waiting_bytes: Final = Gauge(
+    "defectoscope_waiting_bytes",
+    "Memory that the images in work may take, from their fetching to their storing.",
+    registry=REGISTRY,
+)
 
 # A series that begins at 1 hides its first event from `increase()`, so those that are known begin at 0.
 for _outcome in IMAGE_OUTCOMES:

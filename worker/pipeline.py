@@ -11,13 +11,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+import structlog
+
 from defectoscope.database import Database
-from defectoscope.inspection.chunks import ClaimedChunk, KnownResult, find_known_results
+from defectoscope.inspection.chunks import ClaimedChunk, ClaimedItem, KnownResult, find_known_results
 from defectoscope.inspection.completion import ItemOutcome
 from defectoscope.logs import carrying
+from worker.log_context import about_image
 from worker.memory import ByteBudget
 from worker.models import LoadedModel
 from worker.steps import FetchedImage, ImageSteps, NoLongerWanted
+
+log = structlog.get_logger(__name__)
 
 #: Files fetched ahead by one chunk may take this much; beyond it only those under way are still awaited.
 _AHEAD_BYTES = 64 * 2**20
@@ -88,13 +93,20 @@ class Pipeline:
         while remaining or under_way or ready:
             ahead_bytes = sum(len(entry.opened.data) for entry in ready if isinstance(entry, FetchedImage))
             while remaining and len(under_way) + len(ready) < 2 * self.group_size and ahead_bytes < _AHEAD_BYTES:
-                under_way.add(self.fetchers.submit(self.steps.fetch, remaining.popleft()))
+                under_way.add(self.fetchers.submit(carrying(self._fetch), remaining.popleft()))
             if under_way:
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                 ready += [future.result() for future in done]
             if len(ready) >= self.group_size or not under_way or ahead_bytes >= _AHEAD_BYTES:
                 yield ready[: self.group_size]
                 ready = ready[self.group_size :]
+
+    def _fetch(self, item: ClaimedItem) -> _Fetched:
+        with about_image(item):
+            fetched = self.steps.fetch(item)
+            if isinstance(fetched, ItemOutcome):
+                _tell_failure(fetched)
+            return fetched
 
     def _carry(
         self,
@@ -105,13 +117,24 @@ class Pipeline:
         model: LoadedModel,
         is_wanted: Callable[[], bool],
     ) -> ItemOutcome | None:
-        try:
-            if not is_wanted():
+        with about_image(image.item):
+            try:
+                if not is_wanted():
+                    return None
+                if known is not None:
+                    outcome = self.steps.score_known(image, known)
+                else:
+                    outcome = self.steps.inspect(chunk, image, model=model, is_wanted=is_wanted)
+            except NoLongerWanted:
                 return None
-            if known is not None:
-                return self.steps.score_known(image, known)
-            return self.steps.inspect(chunk, image, model=model, is_wanted=is_wanted)
-        except NoLongerWanted:
-            return None
-        finally:
-            self.budget.give_back(image.size_bytes)
+            finally:
+                self.budget.give_back(image.size_bytes)
+            _tell_failure(outcome)
+            return outcome
+
+
+def _tell_failure(outcome: ItemOutcome) -> None:
+    """Log what went wrong with one image or its label, if anything did."""
+    for event, error in (("image.failed", outcome.error), ("label.failed", outcome.label_error)):
+        if error is not None:
+            log.warning(event, code=error.code, reason=error.message)
