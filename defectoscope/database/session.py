@@ -28,8 +28,8 @@ class Database:
             connect_args={
                 "connect_timeout": 5,
                 "options": f"-c statement_timeout={statement_timeout_s * 1000} -c lock_timeout=20000 -c timezone=UTC"
-                # Compiling a statement takes longer than any of ours runs.
-                " -c jit=off",
+                # To compile a statement, or to start workers for it, takes longer than any of ours runs.
+                " -c jit=off -c max_parallel_workers_per_gather=0",
             },
         )
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)

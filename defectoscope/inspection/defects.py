@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, func, select, true, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from defectoscope.database import DefectRow, Image, Job, JobItem, ModelVersion, Result, Verdict
 from defectoscope.inspection.queries import name_of_result
@@ -61,49 +61,64 @@ def list_defects(
         largest_first: order by area, and among equal areas the newest first.
     """
     # First the ids of the page, by index alone; then everything about them, and about no others.
-    statement = _narrowed(session, wanted, largest_first=largest_first)
+    last = None
+    if after and not largest_first:
+        last = session.execute(select(DefectRow.result_id, DefectRow.number).where(DefectRow.id == after)).one_or_none()
+        if last is None:
+            return []
+    defect, statement, in_order = _narrowed(
+        session, wanted, from_result=last.result_id if last else 0, largest_first=largest_first
+    )
     if largest_first:
         if after_area_px is not None:
-            statement = statement.where(tuple_(DefectRow.area_px, DefectRow.id) < tuple_(after_area_px, after))
-        statement = statement.order_by(DefectRow.area_px.desc(), DefectRow.id.desc())
+            statement = statement.where(tuple_(defect.area_px, defect.id) < tuple_(after_area_px, after))
+        statement = statement.order_by(defect.area_px.desc(), defect.id.desc())
     else:
-        place = (DefectRow.result_id, DefectRow.number)
-        if after:
-            last = session.execute(select(*place).where(DefectRow.id == after)).one_or_none()
-            if last is None:
-                return []
-            # The first condition alone does not name the place, but it is one that every way to it can use.
-            statement = statement.where(DefectRow.result_id >= last.result_id, tuple_(*place) > tuple_(*last))
-        statement = statement.order_by(*place)
+        if last is not None:
+            statement = statement.where(tuple_(defect.result_id, defect.number) > tuple_(*last))
+        statement = statement.order_by(*in_order)
     ids = session.scalars(statement.limit(limit)).all()
     return _show(session, ids, job_id=wanted.job_id)
 
 
-def _narrowed(session: Session, wanted: DefectFilter, *, largest_first: bool) -> Select[int]:
-    statement = select(DefectRow.id)
+def _narrowed(
+    session: Session, wanted: DefectFilter, *, from_result: int, largest_first: bool
+) -> tuple[type[DefectRow], Select[int], tuple[Any, ...]]:
+    """Select the ids of the wanted defects; with it, what to write conditions with, and the order of their results."""
+    defect, statement = DefectRow, select(DefectRow.id)
+    in_order: tuple[Any, ...] = (DefectRow.result_id, DefectRow.number)
     if wanted.job_id is not None:
         of_job = (JobItem.job_id == wanted.job_id, JobItem.verdict == Verdict.DEFECTIVE)
         defects = session.scalar(select(Job.defects).where(Job.id == wanted.job_id)) or 0
         if largest_first and defects > _SORTED_AT_ONCE:
-            named = select(JobItem.id).where(*of_job, JobItem.result_id == DefectRow.result_id)
-            statement = statement.where(named.exists())
+            # One look for each defect, which the planner cannot turn into a join over all of them.
+            named = select(JobItem.id).where(*of_job, JobItem.result_id == DefectRow.result_id).limit(1)
+            statement = statement.where(named.correlate(DefectRow).scalar_subquery().is_not(None))
         else:
-            results = select(JobItem.result_id).where(*of_job).distinct().order_by(JobItem.result_id).subquery()
-            statement = statement.join(results, results.c.result_id == DefectRow.result_id)
+            # From result to result, in order: left to itself, the planner walks along the defects of every job.
+            results = (
+                select(JobItem.result_id)
+                .where(*of_job, JobItem.result_id >= from_result)
+                .distinct()
+                .order_by(JobItem.result_id)
+                .subquery()
+            )
+            of_result = select(DefectRow).where(DefectRow.result_id == results.c.result_id).offset(0).lateral()
+            defect = aliased(DefectRow, of_result)
+            statement = select(defect.id).select_from(results).join(of_result, true())
+            in_order = (results.c.result_id, defect.number)
     if wanted.image_id is not None:
-        statement = statement.where(
-            DefectRow.result_id.in_(select(Result.id).where(Result.image_id == wanted.image_id))
-        )
+        statement = statement.where(defect.result_id.in_(select(Result.id).where(Result.image_id == wanted.image_id)))
     if wanted.result_id is not None:
-        statement = statement.where(DefectRow.result_id == wanted.result_id)
+        statement = statement.where(defect.result_id == wanted.result_id)
     if wanted.model_version is not None:
         version = select(ModelVersion.id).where(ModelVersion.number == wanted.model_version).scalar_subquery()
-        statement = statement.join(Result, Result.id == DefectRow.result_id).where(Result.model_version_id == version)
+        statement = statement.join(Result, Result.id == defect.result_id).where(Result.model_version_id == version)
     if wanted.min_area_px is not None:
-        statement = statement.where(DefectRow.area_px >= wanted.min_area_px)
+        statement = statement.where(defect.area_px >= wanted.min_area_px)
     if wanted.min_probability is not None:
-        statement = statement.where(DefectRow.max_probability >= wanted.min_probability)
-    return statement
+        statement = statement.where(defect.max_probability >= wanted.min_probability)
+    return defect, statement, in_order
 
 
 def _show(session: Session, ids: Sequence[int], *, job_id: int | None) -> list[DefectView]:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, update
+from contextlib import closing
 
-from defectoscope.database import Database, Job
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from defectoscope.database import Database, Job, JobItem
 from defectoscope.errors import CallerError, Fault
 from defectoscope.inspection.archives import ArchiveLimits, list_archive
 from defectoscope.inspection.items import add_images
 from defectoscope.inspection.jobs import end_enumeration, fail_enumeration
 from defectoscope.inspection.listing import list_prefix
-from defectoscope.inspection.sources import Archive, InputBuckets, Page
+from defectoscope.inspection.manifests import list_manifest, repeated_name
+from defectoscope.inspection.sources import Archive, InputBuckets, Manifest, Page, Pages, Prefix
 from defectoscope.inspection.submission import read_source
 from defectoscope.queue import Queue
 
 
 def enumerate_job(
-    *, database: Database, queue: Queue, buckets: InputBuckets, limits: ArchiveLimits, job_id: int, chunk_size: int
+    *,
+    database: Database,
+    queue: Queue,
+    buckets: InputBuckets,
+    limits: ArchiveLimits,
+    max_manifest_bytes: int,
+    job_id: int,
+    chunk_size: int,
 ) -> None:
     """Write the items of a job whose images are not all known; nothing to do when they are.
 
@@ -33,17 +44,33 @@ def enumerate_job(
             return
         source, cursor = read_source(job), job.enumeration_cursor
     try:
-        if isinstance(source, Archive):
-            pages = list_archive(source, buckets=buckets, limits=limits, after=cursor)
-        else:
-            pages = list_prefix(source, buckets=buckets, after=cursor)
-        for page in pages:
-            if not _record_page(database, queue, job_id, page, seen_cursor=cursor, chunk_size=chunk_size):
-                return
-            cursor = page.cursor
+        with closing(
+            _list(source, buckets=buckets, limits=limits, max_manifest_bytes=max_manifest_bytes, after=cursor)
+        ) as pages:
+            for page in pages:
+                if not _record_page(database, queue, job_id, page, seen_cursor=cursor, chunk_size=chunk_size):
+                    return
+                cursor = page.cursor
     except (CallerError, Fault) as exc:
         # Trying again would end the same way, so the job ends with it. A server that is away is another matter.
         fail_enumeration(database=database, job_id=job_id, error=exc)
+
+
+def _list(
+    source: Prefix | Archive | Manifest,
+    *,
+    buckets: InputBuckets,
+    limits: ArchiveLimits,
+    max_manifest_bytes: int,
+    after: str | None,
+) -> Pages:
+    match source:
+        case Prefix():
+            return list_prefix(source, buckets=buckets, after=after)
+        case Archive():
+            return list_archive(source, buckets=buckets, limits=limits, after=after)
+        case Manifest():
+            return list_manifest(source, buckets=buckets, max_bytes=max_manifest_bytes, after=after)
 
 
 def touch_enumeration(*, database: Database, job_id: int) -> None:
@@ -61,6 +88,23 @@ def touch_enumeration(*, database: Database, job_id: int) -> None:
 
 
 def _record_page(
+    database: Database, queue: Queue, job_id: int, page: Page, *, seen_cursor: str | None, chunk_size: int
+) -> bool:
+    try:
+        return _write_page(database, queue, job_id, page, seen_cursor=seen_cursor, chunk_size=chunk_size)
+    except IntegrityError:
+        # Nothing but a manifest can name an image twice, and within a page that is noticed where it is read.
+        with database.transaction() as session:
+            names = [image.name for image in page.images]
+            named = select(JobItem.name).where(JobItem.job_id == job_id, JobItem.name == func.any(names))
+            known = set(session.scalars(named))
+        for image, line in zip(page.images, page.lines, strict=False):
+            if image.name in known:
+                raise repeated_name(image.name, line=line) from None
+        raise
+
+
+def _write_page(
     database: Database, queue: Queue, job_id: int, page: Page, *, seen_cursor: str | None, chunk_size: int
 ) -> bool:
     with database.transaction() as session:

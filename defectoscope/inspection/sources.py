@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -54,18 +54,30 @@ class Archive:
     uri: str
 
 
-Source = ExplicitImages | Prefix | Archive
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Every image that a CSV file in storage names."""
+
+    uri: str
+
+
+Source = ExplicitImages | Prefix | Archive | Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some images of a source, and the cursor after them; None when these were the last."""
+    """Some images of a source, and the cursor after them; None when these were the last.
+
+    ``lines`` are their line numbers where the source is a manifest.
+    """
 
     images: list[SourceImage]
     cursor: str | None
+    lines: tuple[int, ...] = ()
 
 
-Pages = Iterator[Page]
+#: Closed by whoever reads them: files may be open meanwhile.
+Pages = Generator[Page, None, None]
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from defectoscope.database import Database, Job, after_commit
+from defectoscope.database import Database, Job, Priority, after_commit
 from defectoscope.errors import IdempotencyConflict, InvalidRequest, NoImagesFound
 from defectoscope.inspection.items import add_images
 from defectoscope.inspection.jobs import check_model_files, end_enumeration
@@ -22,6 +22,7 @@ from defectoscope.inspection.sources import (
     MAX_NAME_BYTES,
     Archive,
     ExplicitImages,
+    Manifest,
     Prefix,
     Source,
     SourceImage,
@@ -39,6 +40,7 @@ class JobRequest:
     model_version_id: int
     name: str | None = None
     idempotency_key: str | None = None
+    priority: Priority = Priority.NORMAL
 
     @property
     def sha256(self) -> str:
@@ -62,12 +64,16 @@ def describe_source(source: Source) -> dict[str, Any]:
             return {"kind": "prefix", "uri": uri, "labels_uri": labels_uri}
         case Archive(uri=uri):
             return {"kind": "archive", "uri": uri}
+        case Manifest(uri=uri):
+            return {"kind": "manifest", "uri": uri}
 
 
-def read_source(job: Job) -> Prefix | Archive:
+def read_source(job: Job) -> Prefix | Archive | Manifest:
     """Return the source of a job that is enumerated by a worker."""
     if job.source["kind"] == "archive":
         return Archive(uri=job.source["uri"])
+    if job.source["kind"] == "manifest":
+        return Manifest(uri=job.source["uri"])
     return Prefix(uri=job.source["uri"], labels_uri=job.source["labels_uri"])
 
 
@@ -132,6 +138,7 @@ def _record_job(session: Session, queue: Queue, request: JobRequest, chunk_size:
         model_version_id=request.model_version_id,
         idempotency_key=request.idempotency_key,
         request_sha256=request.sha256,
+        priority=request.priority,
         dispatched_at=func.now(),
     )
     session.add(job)

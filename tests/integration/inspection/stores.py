@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from defectoscope.errors import BucketNotFound
 from defectoscope.inspection.archives import ArchiveLimits
 from defectoscope.inspection.enumeration import enumerate_job
-from defectoscope.inspection.sources import Archive, InputBuckets, Prefix
+from defectoscope.inspection.sources import Archive, InputBuckets, Manifest, Prefix
 from defectoscope.inspection.submission import submit_job
 from defectoscope.storage import open_memory
 
@@ -50,9 +50,21 @@ def submit_archive(scene, buckets, data):
     return submit_job(database=scene.database, queue=scene.queue, request=request, chunk_size=16)
 
 
-def run_enumeration(scene, buckets, job_id, *, limits=LIMITS):
+def submit_manifest(scene, buckets, data):
+    buckets.own.put("images.csv", data, content_type="text/csv")
+    request = scene.request(Manifest(uri=f"s3://{OWN}/images.csv"))
+    return submit_job(database=scene.database, queue=scene.queue, request=request, chunk_size=16)
+
+
+def run_enumeration(scene, buckets, job_id, *, limits=LIMITS, max_manifest_bytes=1_000_000):
     enumerate_job(
-        database=scene.database, queue=scene.queue, buckets=buckets, limits=limits, job_id=job_id, chunk_size=16
+        database=scene.database,
+        queue=scene.queue,
+        buckets=buckets,
+        limits=limits,
+        max_manifest_bytes=max_manifest_bytes,
+        job_id=job_id,
+        chunk_size=16,
     )
 
 
