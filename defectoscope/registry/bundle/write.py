@@ -20,7 +20,7 @@ from string import Template
 from typing import IO, Any
 
 from defectoscope.errors import InvalidModel
-from defectoscope.segmentation import ModelContract
+from defectoscope.segmentation import ModelContract, ResizePolicy
 from defectoscope.storage import hash_file
 
 #: The name under which such archives are known.
@@ -39,13 +39,22 @@ _PRODUCT_FILES = (
     "errors.py",
     "layout.py",
     "segmentation/arrays.py",
+    "segmentation/blending.py",
     "segmentation/contract.py",
     "segmentation/decode.py",
     "segmentation/exif.py",
     "segmentation/image_file.py",
+    "segmentation/placement.py",
 )
 _PACKAGES = ("", "segmentation/")
 _PACKAGE_DOCSTRING = '"""The parts of Defectoscope that predict.py needs, unchanged."""\n'
+
+#: What is said of each resize policy.
+_RESIZING: Mapping[ResizePolicy, str] = {
+    "stretch": "images of other sizes are stretched to it, masks back",
+    "letterbox": "images of other sizes are brought to it in their aspect ratio, masks back",
+    "tile": "larger images are cut into overlapping tiles, and their masks blended",
+}
 
 #: The least date that a zip can hold.
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -130,6 +139,7 @@ def _texts(contract: ModelContract, facts: BundleFacts, metadata: Mapping[str, A
         "dataset": _cell(contract.dataset_revision or "unknown"),
         "width": str(width),
         "height": str(height),
+        "resizing": _RESIZING[contract.resize_policy],
         "scores": _tabulate(facts.scores),
     }
     for name in ("Dockerfile", "README.md"):
@@ -153,6 +163,7 @@ def _metadata(contract: ModelContract, facts: BundleFacts, *, sha256: str) -> di
         "encoder": contract.encoder,
         "dataset": contract.dataset_revision,
         "input_size_wh": list(contract.input_size_wh),
+        "resize_policy": contract.resize_policy,
         "threshold": contract.threshold,
         "min_area_px": contract.min_area_px,
         "sha256": sha256,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defectoscope.segmentation import SegmentationParams, find_defects, from_model_output, to_model_input
+from defectoscope.segmentation import SegmentationParams, find_defects, from_model_output, segment, to_model_input
 from tests.models import CONTRACT
 
 SIZES_HW = {
@@ -60,6 +60,26 @@ def test_levels_become_the_mask_of_the_product(shape_hw, min_area_px, predict):
     mask = predict.to_mask(levels, shape_hw=shape_hw, contract=contract)
 
     expected = from_model_output(levels, shape_hw=shape_hw, params=SegmentationParams.from_contract(contract))
+    assert np.array_equal(mask, expected.mask)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape_hw=st.tuples(st.integers(1, 130), st.integers(1, 130)),
+    policy=st.sampled_from(["stretch", "letterbox", "tile"]),
+    model_scale=st.sampled_from([None, 0.5, 1.7]),
+    seed=st.integers(0, 2**16),
+)
+def test_an_image_gives_the_mask_of_the_product_in_every_way_to_resize(predict, shape_hw, policy, model_scale, seed):
+    contract = dataclasses.replace(
+        CONTRACT, input_size_wh=(32, 24), resize_policy=policy, model_scale=model_scale, min_area_px=5
+    )
+    pixels = np.random.default_rng(seed).integers(0, 256, (*shape_hw, 3), dtype=np.uint8)
+    pixels[shape_hw[0] // 3 :, : shape_hw[1] // 2] //= 3
+
+    mask = predict.make_find(lambda seen: 255 - seen[:, :, 1], contract=contract)(pixels)
+
+    expected = segment(pixels, engine=lambda inputs: 255 - inputs[..., 1], contract=contract)
     assert np.array_equal(mask, expected.mask)
 
 

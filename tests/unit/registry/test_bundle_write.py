@@ -66,6 +66,17 @@ def test_the_readme_names_version_and_scores(bundle):
     assert "$version" not in readme
 
 
+def test_the_readme_says_how_images_come_to_the_models_size(tmp_path):
+    contract = dataclasses.replace(CONTRACT_7, resize_policy="tile")
+    model_path = write_dark_is_defect(tmp_path / "tiles.onnx", contract)
+
+    with zipfile.ZipFile(write_bundle(tmp_path / "bundle.zip", model_path=model_path, contract=contract)) as archive:
+        readme, metadata = archive.read("README.md").decode(), json.loads(archive.read("metadata.json"))
+
+    assert "| input size | 256 x 256; larger images are cut into overlapping tiles, and their masks blended |" in readme
+    assert metadata["resize_policy"] == "tile"
+
+
 def test_the_dockerfile_installs_the_pins_and_runs_as_nobody(bundle):
     lines = bundle.read("Dockerfile").decode().splitlines()
 

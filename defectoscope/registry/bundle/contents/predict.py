@@ -26,12 +26,16 @@ from PIL import Image
 from defectoscope.errors import DefectoscopeError
 from defectoscope.layout import OutputNames, is_image_name
 from defectoscope.segmentation.arrays import UInt8Array
+from defectoscope.segmentation.blending import TileBlend
 from defectoscope.segmentation.contract import INPUT_NAME, OUTPUT_NAME, ModelContract
 from defectoscope.segmentation.decode import decode_image
+from defectoscope.segmentation.placement import fit_box_xyxy, place_tiles
 
 MODEL = Path(__file__).with_name("model.onnx")
 
 Find = Callable[[UInt8Array], UInt8Array]
+#: (h, w, 3) uint8 RGB of the model's size in, (h, w) uint8 levels out.
+Run = Callable[[UInt8Array], UInt8Array]
 
 #: Rows handled at once, so that a large image needs no large multiple of its memory.
 _BAND = 256
@@ -92,14 +96,57 @@ def load_model(path: Path) -> Find:
     """Load a model and return what finds a mask: (H, W, 3) uint8 RGB in, (H, W) uint8 of 0 and 255 out."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     contract = ModelContract.from_metadata(session.get_modelmeta().custom_metadata_map)
-    width, height = contract.input_size_wh
+
+    def run(seen: UInt8Array) -> UInt8Array:
+        (levels,) = session.run([OUTPUT_NAME], {INPUT_NAME: seen[np.newaxis]})
+        found: UInt8Array = levels[0]
+        return found
+
+    return make_find(run, contract=contract)
+
+
+def make_find(run: Run, *, contract: ModelContract) -> Find:
+    """Return what finds a mask, in the way that the contract brings images to the model's size."""
 
     def find(pixels: UInt8Array) -> UInt8Array:
-        seen = resize(pixels, shape_hw=(height, width))
-        (levels,) = session.run([OUTPUT_NAME], {INPUT_NAME: seen[np.newaxis]})
-        return to_mask(levels[0], shape_hw=pixels.shape[:2], contract=contract)
+        look = look_at_tiles if contract.resize_policy == "tile" else look_at_whole
+        return to_mask(look(pixels, run, contract), shape_hw=pixels.shape[:2], contract=contract)
 
     return find
+
+
+def look_at_whole(pixels: UInt8Array, run: Run, contract: ModelContract) -> UInt8Array:
+    """Give the levels of an image that is stretched to the model's size, or letterboxed in it, at that size."""
+    width, height = contract.input_size_wh
+    left, top, right, bottom = 0, 0, width, height
+    if contract.resize_policy == "letterbox":
+        left, top, right, bottom = fit_box_xyxy((pixels.shape[0], pixels.shape[1]), input_size_wh=(width, height))
+    small = resize(pixels, shape_hw=(bottom - top, right - left))
+    return run(fill(small, shape_hw=(height, width), at_xy=(left, top)))[top:bottom, left:right]
+
+
+def look_at_tiles(pixels: UInt8Array, run: Run, contract: ModelContract) -> UInt8Array:
+    """Give the levels of an image that is cut into tiles, at its own size."""
+    grid = place_tiles(
+        (pixels.shape[0], pixels.shape[1]),
+        input_size_wh=contract.input_size_wh,
+        overlap_px=contract.tile_overlap_px,
+        model_scale=contract.model_scale or 1.0,
+    )
+    blend = TileBlend(grid)
+    for index in range(grid.count):
+        left, top, right, bottom = grid.box_xyxy(index)
+        tile = fill(pixels[top:bottom, left:right], shape_hw=grid.tile_hw, at_xy=(0, 0))
+        levels = resize(run(resize(tile, shape_hw=contract.input_size_wh[::-1])), shape_hw=grid.tile_hw)
+        blend.add(levels[: bottom - top, : right - left], index)
+    return blend.finish()
+
+
+def fill(pixels: UInt8Array, *, shape_hw: tuple[int, int], at_xy: tuple[int, int]) -> UInt8Array:
+    """Put an image into a larger one, the outermost pixels repeated around it."""
+    left, top = at_xy
+    right, bottom = shape_hw[1] - left - pixels.shape[1], shape_hw[0] - top - pixels.shape[0]
+    return np.pad(pixels, ((top, bottom), (left, right), (0, 0)), mode="edge")
 
 
 def to_mask(levels: UInt8Array, *, shape_hw: tuple[int, ...], contract: ModelContract) -> UInt8Array:
