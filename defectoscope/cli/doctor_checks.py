@@ -38,6 +38,7 @@ PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("opencv-python-headless",),
         ("pillow",),
         ("platformdirs",),
+        ("prometheus-client",),
         ("psycopg",),
         ("pydantic-settings",),
         ("rich",),
