@@ -14,14 +14,16 @@ from rich.console import Console
 from rich.progress import Progress
 
 from defectoscope import connect
-from defectoscope.errors import DefectoscopeError, SettingMissing
+from defectoscope.errors import DefectoscopeError, ModelNotReady, NotNow, SettingMissing
 from defectoscope.registry import fetch_variant, find_champion
 from defectoscope.segmentation import ResizePolicy, SegmentationParams
 from defectoscope.settings import Settings, load_settings
 from defectoscope.storage import open_s3
 from worker.device import available_threads, check_device
 from worker.engine import OnnxEngine
+from worker.lane import Lane
 from worker.line import engine_options
+from worker.models import LoadedModels
 from worker.predict import predict
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -107,12 +109,41 @@ def doctor(json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")]
         "provider": check_device(settings.worker.device),
         "threads": settings.worker.intra_op_threads or available_threads(),
         "machine": platform.machine(),
+        "serves": _served(settings),
     }
     if json_:
         sys.stdout.write(json.dumps(facts) + "\n")
     else:
         for name, value in facts.items():
             print(f"{name}: {value}")
+
+
+def _served(settings: Settings) -> str:
+    """Say which file of the champion this machine would serve, and how fast each one is here."""
+    if settings.database.url is None:
+        return "unknown: no servers are known here"
+    database = connect.open_database(settings)
+    lane = Lane(on_lost=lambda _: None)
+    models = LoadedModels(
+        database=database,
+        storage=open_s3(connect.s3_config(settings)),
+        directory=settings.worker.model_cache_dir,
+        options=engine_options(settings),
+        lane=lane,
+        variant=settings.worker.variant,
+    )
+    try:
+        with database.transaction() as session:
+            number = find_champion(session).number
+        model = models.get(number)
+    except (ModelNotReady, NotNow) as exc:
+        return f"unknown: {exc.message}"
+    finally:
+        lane.end()
+        database.close()
+    timings = ", ".join(f"{variant} {time_ms:.1f}" for variant, time_ms in model.timings_ms.items())
+    measured = f"; milliseconds an image: {timings}" if timings else ""
+    return f"{model.variant} of model {number}, {model.engine.batch_size} images at once{measured}"
 
 
 def main() -> None:

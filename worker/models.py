@@ -119,6 +119,10 @@ class LoadedModels:
             if self._setting != "auto" or self._fastest.get(network) == variant:
                 fastest = model
                 break
+            if network in self._fastest:
+                # Slower than another one on this machine; served only where that one is absent.
+                fastest = fastest or model
+                continue
             timings_ms[variant] = time_engine(engine, lane=self._lane)
             if fastest is None or timings_ms[variant] < timings_ms[fastest.variant]:
                 fastest, self._fastest[network] = model, variant
