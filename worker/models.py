@@ -109,6 +109,7 @@ class LoadedModels:
     def _load(self, number: int) -> LoadedModel:
         fastest: LoadedModel | None = None
         timings_ms: dict[Variant, float] = {}
+        known = dict(self._fastest)
         for variant in self._candidates():
             engine = self._open(number, variant)
             if engine is None:
@@ -116,10 +117,10 @@ class LoadedModels:
             model = LoadedModel(engine=engine, variant=variant, timings_ms=timings_ms)
             facts = engine.contract
             network = (facts.architecture, facts.encoder, facts.input_size_wh)
-            if self._setting != "auto" or self._fastest.get(network) == variant:
+            if self._setting != "auto" or known.get(network) == variant:
                 fastest = model
                 break
-            if network in self._fastest:
+            if network in known:
                 # Slower than another one on this machine; served only where that one is absent.
                 fastest = fastest or model
                 continue
