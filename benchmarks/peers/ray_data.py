@@ -22,6 +22,8 @@ from benchmarks.peers.steps import Work, decode, encode, fetch, open_s3, open_se
 
 _READY_S = 180
 _POLL_S = 0.002
+_TASKS_AT_ONCE = 3
+_BATCHES_PER_BLOCK = 2
 #: Requests to the storage that one task has under way.
 _REQUESTS = 4
 
@@ -54,7 +56,8 @@ class Model:
 
 
 def _inspect(work: Work, keys: tuple[str, ...], gate: Path) -> None:
-    blocks = max(1, len(keys) // work.batch_size)
+    # A task takes a block and makes batches of it; more tasks are more scheduling, fewer would not overlap.
+    blocks = max(_TASKS_AT_ONCE, len(keys) // (work.batch_size * _BATCHES_PER_BLOCK))
     source = ray.data.from_items([{"key": key} for key in keys], override_num_blocks=blocks)
     done = source.map_batches(
         Model,
@@ -63,7 +66,7 @@ def _inspect(work: Work, keys: tuple[str, ...], gate: Path) -> None:
         compute=ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=4),
         num_cpus=1,
         # Several batches in the actor at once: one in the model, the others at the storage.
-        max_concurrency=3,
+        max_concurrency=_TASKS_AT_ONCE,
     )
     count = sum(len(batch["key"]) for batch in done.iter_batches(batch_size=None))
     if count != len(keys):

@@ -55,6 +55,7 @@ class Peer:
 
 PEERS = (
     Peer(name="notebook loop, PyTorch", module="notebook", is_fp32=True),
+    Peer(name="the same, small batches", module="notebook_batches", is_fp32=True),
     Peer(name="one after another, Pillow", module="pillow_loop"),
     Peer(name="Celery, one image a task", module="celery_single"),
     Peer(name="Ray Data map_batches", module="ray_data"),

@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-MODULES = ("compare", "latency", "memory", "scaling")
+MODULES = ("compare", "gpu", "latency", "memory", "scaling")
 
 
 @pytest.mark.parametrize("module", MODULES)
