@@ -5,14 +5,14 @@ The registry knows models and inspection knows jobs; neither knows the other, so
 
 from __future__ import annotations
 
-from api.schemas.jobs import JobIn
+from api.schemas.jobs import JobIn, priority_of
 from api.services import Services
 from defectoscope.database import Job, ModelVersion
 from defectoscope.errors import BucketNotFound, IdempotencyConflict, NoImagesFound
 from defectoscope.inspection.listing import list_prefix
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.queries import find_job_by_key
-from defectoscope.inspection.sources import Archive, ExplicitImages, Prefix, Source
+from defectoscope.inspection.sources import Archive, ExplicitImages, Manifest, Prefix, Source
 from defectoscope.inspection.submission import JobRequest, submit_job
 from defectoscope.registry import find_champion, find_version
 from defectoscope.segmentation import ModelContract
@@ -50,6 +50,7 @@ def submit(services: Services, wanted: JobIn, *, idempotency_key: str | None) ->
             model_version_id=version.id,
             name=wanted.name,
             idempotency_key=idempotency_key,
+            priority=priority_of(wanted.priority),
         ),
         chunk_size=services.chunk_size,
     )
@@ -93,10 +94,10 @@ def _check_source(services: Services, source: Source) -> None:
                 _check_bucket(services, S3Uri.parse(address).bucket)
             if not next(list_prefix(source, buckets=services.input_buckets)).images:
                 raise NoImagesFound(f"No image was found below {uri}.", uri=uri)
-        case Archive(uri=uri):
-            archive = S3Uri.parse(uri)
-            _check_bucket(services, archive.bucket)
-            services.input_buckets.open(archive.bucket).head(archive.key)
+        case Archive(uri=uri) | Manifest(uri=uri):
+            file = S3Uri.parse(uri)
+            _check_bucket(services, file.bucket)
+            services.input_buckets.open(file.bucket).head(file.key)
 
 
 def _check_bucket(services: Services, bucket: str) -> None:

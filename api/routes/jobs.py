@@ -1,4 +1,4 @@
-"""Jobs: submit, watch, cancel, retry."""
+"""Jobs: submit, watch, pause, prioritise, cancel, retry."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fastapi import APIRouter, Header, Path, Response
 from api.access import AccessScope, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
-from api.schemas.jobs import ItemOut, JobIn, JobOut, JobSummaryOut
+from api.schemas.jobs import ItemOut, JobIn, JobOut, JobSummaryOut, PriorityIn, priority_of
 from api.services import Parts, Services
 from api.submission import submit
 from defectoscope.database import ItemState, JobState
-from defectoscope.inspection.jobs import cancel_job, retry_failed
+from defectoscope.inspection.jobs import cancel_job, pause_job, prioritise_job, resume_job, retry_failed
 from defectoscope.inspection.queries import check_job, list_items, list_jobs, view_job
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -62,6 +62,27 @@ def read_job(services: Parts, job_id: JobId) -> JobOut:
 def cancel(services: Parts, job_id: JobId) -> JobOut:
     """Stop a job; images in work are finished."""
     cancel_job(database=services.database, job_id=job_id)
+    return _show(services, job_id)
+
+
+@router.post("/{job_id}/pause", **requires(AccessScope.OPERATOR))
+def pause(services: Parts, job_id: JobId) -> JobOut:
+    """Begin nothing more of a job until it is resumed; chunks in work are finished."""
+    pause_job(database=services.database, job_id=job_id)
+    return _show(services, job_id)
+
+
+@router.post("/{job_id}/resume", **requires(AccessScope.OPERATOR))
+def resume(services: Parts, job_id: JobId) -> JobOut:
+    """Go on with a paused job."""
+    resume_job(database=services.database, queue=services.queue, job_id=job_id)
+    return _show(services, job_id)
+
+
+@router.post("/{job_id}/priority", **requires(AccessScope.OPERATOR))
+def prioritise(services: Parts, job_id: JobId, wanted: PriorityIn) -> JobOut:
+    """Change which jobs a job goes before."""
+    prioritise_job(database=services.database, job_id=job_id, priority=priority_of(wanted.priority))
     return _show(services, job_id)
 
 

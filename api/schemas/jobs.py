@@ -10,13 +10,13 @@ from pydantic_core import PydanticCustomError
 
 from api.schemas.base import Body, Count, Id, Moment, Problem, Text, Uri, shows
 from api.schemas.scores import QaOut, ScoresOut
-from defectoscope.database import ItemState, Job, JobState, Verdict
+from defectoscope.database import ItemState, Job, JobState, Priority, Verdict
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.queries import ItemView, JobView
-from defectoscope.inspection.sources import Archive, ExplicitImages, Prefix, SourceImage
+from defectoscope.inspection.sources import Archive, ExplicitImages, Manifest, Prefix, SourceImage
 from defectoscope.segmentation import ResizePolicy
 
-#: Images named one by one in one request; more of them go under a prefix.
+#: Images named one by one in one request; more of them go under a prefix or into a manifest.
 MAX_IMAGES = 250_000
 _NAMES_SHOWN = 5
 
@@ -94,13 +94,43 @@ class ArchiveIn(Body):
         return Archive(uri=self.uri)
 
 
+class ManifestIn(Body):
+    """Every image that a CSV file in storage names, in columns `uri` and, if wanted, `name` and `label_uri`."""
+
+    model_config = shows({"kind": "manifest", "uri": "s3://line-3/images.csv"})
+
+    kind: Literal["manifest"]
+    uri: Uri
+
+    def to_source(self) -> Manifest:
+        """Return the source that this describes."""
+        return Manifest(uri=self.uri)
+
+
+PriorityName = Literal["low", "normal", "high"]
+
+
+def priority_of(name: PriorityName) -> Priority:
+    """Return the priority that goes by a name on the wire."""
+    return Priority[name.upper()]
+
+
+class PriorityIn(Body):
+    """Which jobs a job goes before."""
+
+    model_config = shows({"priority": "high"})
+
+    priority: PriorityName
+
+
 class JobIn(Body):
     """What to inspect. What is null gets its default: the champion, its threshold and least area, the setting."""
 
     model_config = shows({"name": "night shift", "source": _JOB_SOURCE, "overlays": "defective", "mm_per_px": 0.05})
 
     name: Text | None = None
-    source: Annotated[ImagesIn | PrefixIn | ArchiveIn, Field(discriminator="kind")]
+    source: Annotated[ImagesIn | PrefixIn | ArchiveIn | ManifestIn, Field(discriminator="kind")]
+    priority: PriorityName = Field("normal", description="workers take chunks of jobs with a higher one first")
     model_version: Id | None = Field(None, description="number of a model version; null: the champion")
     threshold: Threshold | None = Field(None, description="defect probability; null: the model's")
     min_area_px: AreaPx | None = Field(None, description="smaller defects are dropped; null: the model's")
@@ -129,6 +159,8 @@ class JobSummaryOut(Body):
             "id": 12,
             "name": "night shift",
             "state": "running",
+            "priority": "normal",
+            "paused": False,
             "source": _JOB_SOURCE,
             "model_version": 3,
             "created_at": "2026-11-20T21:00:00Z",
@@ -139,7 +171,9 @@ class JobSummaryOut(Body):
     id: int
     name: str | None
     state: JobState
-    source: Annotated[ImagesSourceOut | PrefixIn | ArchiveIn, Field(discriminator="kind")]
+    priority: PriorityName
+    paused: bool = Field(description="no further chunk of it is begun until it is resumed")
+    source: Annotated[ImagesSourceOut | PrefixIn | ArchiveIn | ManifestIn, Field(discriminator="kind")]
     model_version: int
     created_at: Moment
     finished_at: Moment | None
@@ -152,6 +186,8 @@ class JobSummaryOut(Body):
                 "id": job.id,
                 "name": job.name,
                 "state": job.state,
+                "priority": Priority(job.priority).name.lower(),
+                "paused": job.paused_at is not None,
                 "source": job.source,
                 "model_version": model_version,
                 "created_at": job.created_at,

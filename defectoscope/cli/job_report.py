@@ -14,12 +14,12 @@ from defectoscope.cli.output import Cell, print_facts, print_table, print_title,
 
 if TYPE_CHECKING:
     from defectoscope.client import Client
-    from defectoscope.client.wire import Job, JobItem, Problem, Qa, Scores
+    from defectoscope.client.wire import Job, JobItem, JobSummary, Problem, Qa, Scores
 
 FINAL_STATES = frozenset({"succeeded", "partial", "failed", "cancelled"})
 _EXAMPLES = 3
 #: Errors are grouped from so many images at most; the counts of the job stay exact.
-_LOOKED_AT = 5000
+_LOOKED_AT = 1000
 
 
 @dataclass(slots=True)
@@ -48,9 +48,15 @@ def has_succeeded(job: Job) -> bool:
     return job["state"] == "succeeded" and (job["qa"] is None or job["qa"]["passed"])
 
 
+def job_state_text(job: JobSummary) -> Text:
+    """Return the state of a job, and whether it is paused, for people."""
+    state = state_text(job["state"])
+    return Text.assemble(state, " (paused)") if job["paused"] else state
+
+
 def print_job(client: Client, job: Job) -> None:
     """Print everything about a job."""
-    print_title(f"Job {job['id']}", state_text(job["state"]), job["name"] or "")
+    print_title(f"Job {job['id']}", job_state_text(job), job["name"] or "")
     print_facts(_facts(job), indent=2)
     if job["error"] is not None:
         say()
@@ -90,6 +96,7 @@ def _facts(job: Job) -> dict[str, Cell]:
     took = format_duration(seconds_between(job["created_at"], job["finished_at"]))
     return {
         "source": describe_source(job),
+        "priority": job["priority"] if job["priority"] != "normal" else None,
         "model": job["model_version"],
         "settings": ", ".join(settings),
         "submitted": format_time(job["created_at"]),

@@ -24,13 +24,16 @@ _S3 = "s3://"
 _URI = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f\x7f]*)?")
 
 
-def make_source(client: Client, sources: Sequence[str], *, keys: Path | None, labels: str | None) -> JobSource:
+def make_source(
+    client: Client, sources: Sequence[str], *, keys: Path | None, manifest: str | None, labels: str | None
+) -> JobSource:
     """Return the source of a job, after uploading whatever lies on this machine.
 
     Args:
         client: used to upload.
         sources: a folder, a zip, files, or one ``s3://bucket/prefix``.
         keys: a file of addresses instead; ``-`` is standard input.
+        manifest: a CSV file of addresses instead, here or in object storage, of any length.
         labels: a folder, or ``s3://bucket/prefix`` for images in object storage.
 
     Raises:
@@ -38,14 +41,24 @@ def make_source(client: Client, sources: Sequence[str], *, keys: Path | None, la
         NoImagesFound: there is no image.
         InvalidRequest: something cannot be read.
     """
+    if manifest is not None:
+        if sources or labels or keys is not None:
+            raise typer.BadParameter("--manifest names images and labels itself; leave SOURCE, --keys and --labels out")
+        return _manifest(client, manifest)
     if keys is not None:
         if sources or labels:
             raise typer.BadParameter("--keys names images and labels itself; leave SOURCE and --labels out")
         return {"kind": "images", "images": read_keys(keys)}
     if not sources:
-        raise typer.BadParameter("name a SOURCE: a directory, a .zip, image files or s3://bucket/prefix; or use --keys")
+        raise typer.BadParameter(
+            "name a SOURCE: a directory, a .zip, image files or s3://bucket/prefix; or use --keys or --manifest"
+        )
     if any(source.startswith(_S3) for source in sources):
         return _stored(sources, labels=labels)
+    return _local(client, sources, labels=labels)
+
+
+def _local(client: Client, sources: Sequence[str], *, labels: str | None) -> JobSource:
     if labels is not None and labels.startswith(_S3):
         raise typer.BadParameter("labels in object storage go with images in object storage")
     labels_root = Path(labels) if labels is not None else None
@@ -119,6 +132,13 @@ def _archive(client: Client, paths: Sequence[Path], *, labels: str | None) -> Jo
     if labels is not None:
         raise typer.BadParameter("the labels of a .zip lie in it, in labels/ beside images/")
     return {"kind": "archive", "uri": upload_paths(client, paths)[paths[0]].uri}
+
+
+def _manifest(client: Client, manifest: str) -> JobSource:
+    if manifest.startswith(_S3):
+        return {"kind": "manifest", "uri": _check_uri(manifest)}
+    path = Path(manifest)
+    return {"kind": "manifest", "uri": upload_paths(client, [path])[path].uri}
 
 
 def _uploaded(client: Client, found: Found) -> JobSource:

@@ -1,4 +1,4 @@
-"""`defectoscope jobs`: submit images, watch what becomes of them, cancel, retry."""
+"""`defectoscope jobs`: submit images, watch what becomes of them, pause, prioritise, cancel, retry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from defectoscope.cli.job_report import FINAL_STATES, has_succeeded, print_job
+from defectoscope.cli.job_report import FINAL_STATES, has_succeeded, job_state_text, print_job
 from defectoscope.cli.job_sources import make_source
 from defectoscope.cli.moments import format_duration, format_time, seconds_between
 from defectoscope.cli.output import note, print_json, print_json_items, print_table, progress, say, state_text
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from defectoscope.client import Client
     from defectoscope.client.wire import Job, JobOptions
 
-app = typer.Typer(no_args_is_help=True, help="Submit images, watch what becomes of them, cancel, retry.")
+app = typer.Typer(no_args_is_help=True, help="Submit images, watch what becomes of them, pause, cancel, retry.")
 
 JobId = Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")]
 JobState = Literal["pending", "running", "succeeded", "partial", "failed", "cancelled"]
+Priority = Literal["low", "normal", "high"]
 ItemState = Literal["pending", "succeeded", "failed", "cancelled"]
 
 
@@ -39,11 +40,19 @@ def submit(
             metavar="FILE", help="Read s3:// addresses, one a line, a label's address after a tab; - is standard input."
         ),
     ] = None,
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|s3://…",
+            help="A CSV file of any length whose first line is uri,name,label_uri; the last two may be left out.",
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(metavar="DIR|s3://…", help="Where the labels are, when not in labels/ beside images/."),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="A name for people.")] = None,
+    priority: Annotated[Priority, typer.Option(help="Which jobs this one goes before.")] = "normal",
     model: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Model version; by default the champion.")
     ] = None,
@@ -82,6 +91,7 @@ def submit(
     """
     options: JobOptions = {
         "name": name,
+        "priority": priority,
         "model_version": model,
         "threshold": threshold,
         "min_area_px": min_area,
@@ -91,7 +101,7 @@ def submit(
         "resize_policy": resize_policy,
     }
     with open_client() as client:
-        source = make_source(client, sources or [], keys=keys, labels=labels)
+        source = make_source(client, sources or [], keys=keys, manifest=manifest, labels=labels)
         job = client.jobs.submit(source, options=options, idempotency_key=idempotency_key)
         if watch:
             note(f"Job {job['id']} is submitted to model {job['model_version']}.")
@@ -118,11 +128,20 @@ def list_jobs(
             print_json_items(jobs)
             return
         print_table(
-            {"job": "right", "state": "left", "model": "right", "submitted": "left", "took": "right", "name": "left"},
+            {
+                "job": "right",
+                "state": "left",
+                "priority": "left",
+                "model": "right",
+                "submitted": "left",
+                "took": "right",
+                "name": "left",
+            },
             [
                 [
                     job["id"],
-                    state_text(job["state"]),
+                    job_state_text(job),
+                    job["priority"],
                     job["model_version"],
                     format_time(job["created_at"]),
                     format_duration(seconds_between(job["created_at"], job["finished_at"])),
@@ -212,6 +231,46 @@ def cancel(job_id: JobId, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def pause(job_id: JobId, as_json: JsonOption = False) -> None:
+    """Pause a job: chunks in work are finished, no other is begun until `jobs resume`.
+
+    Its images go on being listed meanwhile. A paused job can be cancelled.
+    """
+    with open_client() as client:
+        job = client.jobs.pause(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        say(f"Job {job_id} is paused; {job['images']['pending']} images are left.")
+
+
+@app.command()
+def resume(job_id: JobId, as_json: JsonOption = False) -> None:
+    """Go on with a paused job."""
+    with open_client() as client:
+        job = client.jobs.resume(job_id)
+    if as_json:
+        print_json(job)
+    else:
+        say(f"Job {job_id} goes on; {job['images']['pending']} images are left.")
+
+
+@app.command()
+def prioritise(
+    job_id: JobId,
+    priority: Annotated[Priority, typer.Argument(metavar="low|normal|high", help="Which jobs it goes before.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Change the priority of a job: workers take chunks of jobs with a higher one first."""
+    with open_client() as client:
+        job = client.jobs.prioritise(job_id, priority)
+    if as_json:
+        print_json(job)
+    else:
+        say(f"Job {job_id} has {priority} priority.")
+
+
+@app.command()
 def retry(
     job_id: JobId,
     watch: Annotated[bool, typer.Option("--watch", metavar="", help="Stay until the job has ended.")] = False,
@@ -234,7 +293,11 @@ def watch_job(client: Client, job_id: int) -> Job:
 
         def show_counts(job: Job) -> None:
             images = job["images"]
-            detail = [f"{job['defects']} defects"] + ([f"{images['failed']} failed"] if images["failed"] else [])
+            detail = [
+                f"{job['defects']} defects",
+                *([f"{images['failed']} failed"] if images["failed"] else []),
+                *(["paused"] if job["paused"] else []),
+            ]
             bar.show(
                 completed=images["total"] - images["pending"],
                 total=images["total"] if job["enumerated"] else None,

@@ -20,7 +20,7 @@ _LONG_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class JobCalls:
-    """Jobs: submit, look, cancel, retry."""
+    """Jobs: submit, look, pause, prioritise, cancel, retry."""
 
     transport: Transport
 
@@ -57,6 +57,18 @@ class JobCalls:
     def cancel(self, job_id: int) -> Job:
         """Ask that the rest of a job be left out."""
         return cast("Job", self.transport.call("POST", f"/v1/jobs/{job_id}/cancel"))
+
+    def pause(self, job_id: int) -> Job:
+        """Ask that nothing more of a job be begun for now."""
+        return cast("Job", self.transport.call("POST", f"/v1/jobs/{job_id}/pause"))
+
+    def resume(self, job_id: int) -> Job:
+        """Ask that a paused job go on."""
+        return cast("Job", self.transport.call("POST", f"/v1/jobs/{job_id}/resume"))
+
+    def prioritise(self, job_id: int, priority: str) -> Job:
+        """Set which jobs a job goes before: ``low``, ``normal`` or ``high``."""
+        return cast("Job", self.transport.call("POST", f"/v1/jobs/{job_id}/priority", json={"priority": priority}))
 
     def retry(self, job_id: int) -> Job:
         """Put the failed images of a job to work again."""

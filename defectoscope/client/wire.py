@@ -55,6 +55,8 @@ class JobSummary(TypedDict):
     id: int
     name: str | None
     state: str
+    priority: str
+    paused: bool
     source: dict[str, Any]
     model_version: int
     created_at: str
@@ -178,13 +180,21 @@ class ArchiveSource(TypedDict):
     uri: str
 
 
-JobSource = ImagesSource | PrefixSource | ArchiveSource
+class ManifestSource(TypedDict):
+    """Every image that a stored CSV file names."""
+
+    kind: Literal["manifest"]
+    uri: str
+
+
+JobSource = ImagesSource | PrefixSource | ArchiveSource | ManifestSource
 
 
 class JobOptions(TypedDict, total=False):
     """What may be asked of a job; what is left out is the model's or the server's choice."""
 
     name: str | None
+    priority: str
     model_version: int | None
     threshold: float | None
     min_area_px: int | None

@@ -133,6 +133,12 @@ def test_a_job_of_an_archive_waits_for_its_enumeration(client, place, model, buc
         pytest.param(
             {"kind": "archive", "uri": "s3://{own}"}, (422, "invalid_storage_key"), id="an archive of no name"
         ),
+        pytest.param(
+            {"kind": "manifest", "uri": "s3://{own}/gone.csv"}, (404, "object_not_found"), id="a missing manifest"
+        ),
+        pytest.param(
+            {"kind": "manifest", "uri": "s3://not-ours/a.csv"}, (422, "bucket_not_allowed"), id="a manifest not ours"
+        ),
     ],
 )
 def test_a_source_that_cannot_be_read_is_refused(client, place, bucket, source, expected):
@@ -265,6 +271,54 @@ def test_cancelling_ends_a_job_that_nobody_has_begun(client, submit, model, buck
     assert (answer.json()["state"], answer.json()["cancel_requested"]) == ("cancelled", True)
     assert answer.json()["images"]["cancelled"] == 1
     assert (again.status_code, code_of(again)) == (409, "job_not_cancellable")
+
+
+def test_a_job_of_a_manifest_waits_for_its_enumeration(client, place, model, bucket):
+    place("in/images.csv", data=b"uri\n")
+
+    answer = client.post("/v1/jobs", json={"source": {"kind": "manifest", "uri": f"s3://{bucket}/in/images.csv"}})
+
+    assert answer.status_code == 201
+    assert answer.json()["source"] == {"kind": "manifest", "uri": f"s3://{bucket}/in/images.csv"}
+    assert (answer.json()["state"], answer.json()["enumerated"]) == ("pending", False)
+
+
+def test_a_paused_job_says_so_until_it_is_resumed(client, submit, walk, model, bucket):
+    job = submit({"a.png": f"s3://{bucket}/a.png"}).json()
+
+    paused = client.post(f"/v1/jobs/{job['id']}/pause")
+    [listed] = walk("/v1/jobs")
+    resumed = client.post(f"/v1/jobs/{job['id']}/resume")
+
+    assert (paused.status_code, resumed.status_code) == (200, 200)
+    assert [job["paused"], paused.json()["paused"], listed["paused"], resumed.json()["paused"]] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert paused.json()["state"] == "running"
+
+
+def test_an_ended_job_is_neither_paused_nor_resumed(client, inspected):
+    job_id, _ = inspected
+
+    for verb in ("pause", "resume"):
+        answer = client.post(f"/v1/jobs/{job_id}/{verb}")
+
+        assert (answer.status_code, code_of(answer)) == (409, "job_not_pausable")
+
+
+def test_a_priority_is_taken_with_the_job_and_changed_afterwards(client, submit, model, bucket):
+    images = {"a.png": f"s3://{bucket}/a.png"}
+    usual, urgent = submit(images).json(), submit(images, priority="high").json()
+
+    changed = client.post(f"/v1/jobs/{usual['id']}/priority", json={"priority": "low"})
+    refused = client.post(f"/v1/jobs/{usual['id']}/priority", json={"priority": "utmost"})
+
+    assert (usual["priority"], urgent["priority"], changed.json()["priority"]) == ("normal", "high", "low")
+    assert refused.status_code == 422
+    assert client.get(f"/v1/jobs/{usual['id']}").json()["priority"] == "low"
 
 
 def test_a_running_job_cannot_be_retried(client, submit, model, bucket):

@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import text
 
 from tests.images import encode
 from tests.models import expect_mask
@@ -177,6 +178,74 @@ def test_a_prefix_and_a_list_of_keys_give_the_same_images(system, job):
 
     assert listed.returncode == 0, listed.stderr
     assert json.loads(listed.stdout)["defects"] == job["defects"]
+
+
+def test_a_manifest_of_this_machine_is_uploaded_and_inspected(system, job, tmp_path):
+    items = system.ask("jobs", "items", job["id"])["items"]
+    manifest = tmp_path / "images.csv"
+    manifest.write_text("name,uri\n" + "".join(f"again/{item['name']},{item['source_uri']}\n" for item in items))
+
+    done = system.ask("jobs", "submit", "--manifest", manifest, "--priority", "high", "--watch")
+    again = system.ask("jobs", "submit", "--manifest", done["source"]["uri"], "--watch")
+    refused = system.run("jobs", "submit", "--manifest", manifest, "--keys", "-")
+
+    assert (done["defects"], done["priority"], done["source"]["kind"]) == (job["defects"], "high", "manifest")
+    assert again["images"] == done["images"]
+    assert refused.returncode == 2
+    names = [item["name"] for item in system.ask("jobs", "items", done["id"])["items"]]
+    assert names == [f"again/{item['name']}" for item in items]
+
+
+def test_a_manifest_with_a_wrong_line_names_it(system, tmp_path):
+    manifest = tmp_path / "images.csv"
+    manifest.write_text("uri\na,b\n")
+
+    done = system.run("jobs", "submit", "--manifest", manifest, "--watch")
+
+    assert done.returncode == 1
+    assert "Line 2 of the manifest has 2 values for 1 columns. (manifest_invalid)" in done.stdout
+
+
+@pytest.fixture
+def waiting_job(parts, job):
+    """The id of a job of one image that was paused before anybody could begin it."""
+    database, _ = parts
+    with database.transaction() as session:
+        job_id = session.scalar(
+            text("""
+                INSERT INTO jobs (state, source, params, model_version_id, request_sha256, enumerated_at, paused_at,
+                    pending_images)
+                SELECT 'running', source, params, model_version_id, request_sha256, now(), now(), 1
+                FROM jobs WHERE id = :id RETURNING id"""),
+            {"id": job["id"]},
+        )
+        chunk_id = session.scalar(
+            text("INSERT INTO chunks (job_id, image_count) VALUES (:id, 1) RETURNING id"), {"id": job_id}
+        )
+        session.execute(
+            text("""
+                INSERT INTO job_items (job_id, chunk_id, name, source_uri)
+                SELECT :id, :chunk_id, name, source_uri FROM job_items WHERE job_id = :other LIMIT 1"""),
+            {"id": job_id, "chunk_id": chunk_id, "other": job["id"]},
+        )
+    return job_id
+
+
+def test_a_paused_job_is_shown_prioritised_and_resumed_to_its_end(system, waiting_job):
+    paused = system.ask("jobs", "pause", waiting_job)
+    shown = system.run("jobs", "show", waiting_job)
+    listed = system.run("jobs", "list")
+    prioritised = system.run("jobs", "prioritise", waiting_job, "low")
+    resumed = system.ask("jobs", "resume", waiting_job)
+    ended = system.ask("jobs", "watch", waiting_job)
+    refused = system.run("jobs", "pause", waiting_job)
+
+    assert (paused["paused"], paused["images"]["pending"], resumed["paused"]) == (True, 1, False)
+    assert "(paused)" in shown.stdout
+    assert "(paused)" in listed.stdout
+    assert prioritised.stdout == f"Job {waiting_job} has low priority.\n"
+    assert (ended["state"], ended["priority"], ended["paused"]) == ("succeeded", "low", False)
+    assert "(job_not_pausable)" in refused.stderr
 
 
 def test_files_are_submitted_by_name(system, batch):
