@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from defectoscope.segmentation.arrays import UInt8Array
+from defectoscope.segmentation.bands import BAND_PX, Labelled, Runs, label_regions
 
 #: Second moment of a unit square about its centre: a pixel is an area, not a point.
 _PIXEL_MOMENT = 1 / 12
@@ -37,35 +38,43 @@ class Measures:
 
 
 def measure_window(
-    mask: UInt8Array, probabilities: UInt8Array, kept: UInt8Array, *, origin_xy: tuple[int, int], min_area_px: int
+    mask: UInt8Array,
+    probabilities: UInt8Array,
+    kept: UInt8Array,
+    *,
+    origin_xy: tuple[int, int],
+    min_area_px: int,
+    band_px: int = BAND_PX,
 ) -> Measures | None:
     """Measure the regions of one window.
 
     Args:
         mask: (h, w) uint8; anything but 0 is defect. Beyond it is background.
         probabilities: (h, w) uint8; 255 is a certain defect.
-        kept: (h, w) uint8 of zeros; the pixels of regions that are large enough become 255.
+        kept: (h, w) uint8; the pixels of regions that are large enough become 255, all others 0. It may be the mask.
         origin_xy: where in the image the window begins.
         min_area_px: regions with fewer pixels are dropped.
+        band_px: see `defectoscope.segmentation.bands.label_regions`.
 
     Returns:
         The measures of what was kept, or None where nothing was.
     """
-    # A frame of background, so that every run ends in its row and every neighbour exists.
-    framed = _frame(mask)
-    region_count, raw_regions = cv2.connectedComponents(framed, connectivity=8)
-    regions: npt.NDArray[np.int32] = np.asarray(raw_regions, dtype=np.int32)  # (h + 2, w + 2), 0 is background
-    runs = _find_runs(framed, regions, origin_xy=origin_xy)
+    labelled = label_regions(mask, probabilities, origin_xy=origin_xy, band_px=band_px)
+    runs, region_count = labelled.runs, labelled.region_count
     boxes = _measure_boxes(runs, region_count)
     is_kept = boxes.area >= max(min_area_px, 1)
     if not is_kept.any():
+        kept[:] = 0
         return None
-    if not is_kept[1:].all():
-        _clear(framed, runs, ~is_kept[runs.region])
-    kept[:] = cv2.threshold(framed[1:-1, 1:-1], 0, 255, cv2.THRESH_BINARY)[1]
+    rows = max(1, band_px // mask.shape[1])
+    for top in range(0, len(mask), rows):
+        kept[top : top + rows] = cv2.threshold(mask[top : top + rows], 0, 255, cv2.THRESH_BINARY)[1]
+    if not is_kept.all():
+        _clear(kept, runs, ~is_kept[runs.region], origin_xy=origin_xy)
 
     shapes = _measure_shapes(runs, boxes)
-    highest, summed = _measure_probabilities(runs, _frame(probabilities), region_count)
+    highest = np.zeros(region_count, dtype=np.uint8)
+    np.maximum.at(highest, runs.region, runs.highest)
     first = np.zeros(region_count, dtype=np.int64)
     # The last assignment wins, so that going backwards leaves the first run of each region.
     first[runs.region[::-1]] = np.arange(len(runs.region))[::-1]
@@ -78,32 +87,17 @@ def measure_window(
         major_axis=shapes.major_axis[is_kept],
         minor_axis=shapes.minor_axis[is_kept],
         orientation_deg=shapes.orientation_deg[is_kept],
-        perimeter=_measure_perimeters(framed, regions, region_count)[is_kept],
+        perimeter=_measure_perimeters(labelled)[is_kept],
         highest=highest[is_kept],
-        summed=summed[is_kept],
+        summed=np.asarray(
+            np.bincount(runs.region, weights=runs.summed, minlength=region_count)[is_kept], dtype=np.float64
+        ),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Runs:
-    """The horizontal runs of defect pixels in a window, row by row; (K,) each unless said otherwise.
-
-    A run lies in one region and its sums have closed forms, so that a large region costs its height and not its area.
-    """
-
-    bounds: npt.NDArray[np.int64]  # (2K,) first pixel and exclusive end of each run in the flat framed window
-    region: npt.NDArray[np.int32]
-    x: npt.NDArray[np.int64]  # of the first pixel, in the image
-    y: npt.NDArray[np.int64]
-    length: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
 class _Boxes:
-    """Area and box of all regions by region number; (R,) int64 each, in pixels of the image, ends exclusive.
-
-    Region 0, the background, has area 0.
-    """
+    """Area and box of all regions by region number; (R,) int64 each, in pixels of the image, ends exclusive."""
 
     area: npt.NDArray[np.int64]
     x0: npt.NDArray[np.int64]
@@ -123,24 +117,7 @@ class _Shapes:
     orientation_deg: npt.NDArray[np.float64]
 
 
-def _frame(window: UInt8Array) -> UInt8Array:
-    return np.asarray(cv2.copyMakeBorder(window, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), dtype=np.uint8)
-
-
-def _find_runs(framed: UInt8Array, regions: npt.NDArray[np.int32], *, origin_xy: tuple[int, int]) -> _Runs:
-    is_defect = framed.ravel() != 0
-    bounds = np.flatnonzero(is_defect[1:] != is_defect[:-1]) + 1
-    y, x = np.divmod(bounds[::2], framed.shape[1])
-    return _Runs(
-        bounds=bounds,
-        region=regions.ravel()[bounds[::2]],
-        x=x - 1 + origin_xy[0],
-        y=y - 1 + origin_xy[1],
-        length=bounds[1::2] - bounds[::2],
-    )
-
-
-def _measure_boxes(runs: _Runs, region_count: int) -> _Boxes:
+def _measure_boxes(runs: Runs, region_count: int) -> _Boxes:
     area = np.bincount(runs.region, weights=runs.length, minlength=region_count).astype(np.int64)
     far = np.iinfo(np.int64).max
     x0, y0 = np.full(region_count, far), np.full(region_count, far)
@@ -152,14 +129,15 @@ def _measure_boxes(runs: _Runs, region_count: int) -> _Boxes:
     return _Boxes(area=area, x0=x0, y0=y0, x1=x1, y1=y1)
 
 
-def _clear(framed: UInt8Array, runs: _Runs, which: npt.NDArray[np.bool_]) -> None:
+def _clear(kept: UInt8Array, runs: Runs, which: npt.NDArray[np.bool_], *, origin_xy: tuple[int, int]) -> None:
     """Make background of some runs; regions below the least area are few pixels by their nature."""
-    starts, lengths = runs.bounds[::2][which], runs.length[which]
+    lengths = runs.length[which]
     within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    framed.ravel()[np.repeat(starts, lengths) + within] = 0
+    y, x = (np.repeat(place[which], lengths) for place in (runs.y - origin_xy[1], runs.x - origin_xy[0]))
+    kept[y, x + within] = 0
 
 
-def _measure_shapes(runs: _Runs, boxes: _Boxes) -> _Shapes:
+def _measure_shapes(runs: Runs, boxes: _Boxes) -> _Shapes:
     """Compute the centroids of all regions and the ellipses with the same second moments."""
     area = np.maximum(boxes.area, 1)
     # Coordinates count from the region's own box, so that no precision is lost in large images.
@@ -193,33 +171,11 @@ def _measure_shapes(runs: _Runs, boxes: _Boxes) -> _Shapes:
     )
 
 
-def _measure_probabilities(
-    runs: _Runs, framed: UInt8Array, region_count: int
-) -> tuple[UInt8Array, npt.NDArray[np.float64]]:
-    """Give the largest level and the sum of the levels of each region, (R,) both; ``framed`` holds the levels."""
-    flat = framed.ravel()
-    highest = np.zeros(region_count, dtype=np.uint8)
-    # Every second piece between the bounds is a run; the others are background.
-    np.maximum.at(highest, runs.region, np.maximum.reduceat(flat, runs.bounds)[::2])
-    # 32 bits hold a run of 16 million pixels of 255, and the wider type takes three times as long.
-    sums = np.add.reduceat(flat, runs.bounds, dtype=np.uint32)[::2]
-    return highest, np.asarray(np.bincount(runs.region, weights=sums, minlength=region_count), dtype=np.float64)
-
-
-def _measure_perimeters(
-    framed: UInt8Array, regions: npt.NDArray[np.int32], region_count: int
-) -> npt.NDArray[np.float64]:
-    """Count, for each region, the pairs of a defect pixel and a background neighbour in four directions.
+def _measure_perimeters(labelled: Labelled) -> npt.NDArray[np.float64]:
+    """Turn the pairs of a defect pixel and a background neighbour in four directions into lengths.
 
     Each pair is one crossing of the boundary by a grid line. Crofton: length = 1/2 * integral over the directions in
     [0, pi) of the crossings; four directions stand for pi / 4 each, and diagonal lines lie 1 / sqrt(2) apart.
     """
-    is_defect, region = framed.ravel() != 0, regions.ravel()
-    row = framed.shape[1]
-    length = np.zeros(region_count, dtype=np.float64)
-    for step, spacing in ((1, 1.0), (row, 1.0), (row + 1, math.sqrt(0.5)), (row - 1, math.sqrt(0.5))):
-        crossed = np.flatnonzero(is_defect[step:] != is_defect[:-step])
-        # Of each pair one lies in a region that was kept; its other pixel is background, of region 0 or dropped.
-        inside = np.where(is_defect[crossed], crossed, crossed + step)
-        length += np.bincount(region[inside], minlength=region_count) * spacing
-    return length * (math.pi / 8)
+    crossings = labelled.axis_crossings + labelled.corner_crossings * math.sqrt(0.5)
+    return np.asarray(crossings * (math.pi / 8), dtype=np.float64)

@@ -51,23 +51,26 @@ class Defect:
     touches_border: bool
 
 
-def find_defects(mask: UInt8Array, probabilities: UInt8Array, *, min_area_px: int) -> tuple[UInt8Array, list[Defect]]:
+def find_defects(
+    mask: UInt8Array, probabilities: UInt8Array, *, min_area_px: int, in_place: bool = False
+) -> tuple[UInt8Array, list[Defect]]:
     """Find and measure the connected regions of a mask and drop the small ones.
 
-    Beside the mask it returns, it takes up to 12 bytes for each pixel of the largest window that holds defect pixels
-    without a broad gap between them: little where defects are few, and that of the whole image where they are all over.
+    Beside the masks it takes some 40 MB for the band of the image that it looks at, and some 50 bytes for
+    each horizontal run of defect pixels: little but for a mask of noise.
 
     Args:
-        mask: (H, W) uint8; anything but 0 is defect. It is not changed.
+        mask: (H, W) uint8; anything but 0 is defect.
         probabilities: (H, W) uint8; 255 is a certain defect.
         min_area_px: regions with fewer pixels are dropped.
+        in_place: whether the mask itself becomes the one that is returned, and no other is made.
 
     Returns:
         The mask (H, W) uint8 of 0 and 255 without the dropped regions, and the defects, largest first. The areas of
         the defects add up to the defect pixels of that mask.
     """
     height, width = mask.shape
-    kept = np.zeros((height, width), dtype=np.uint8)
+    kept = mask if in_place else np.zeros((height, width), dtype=np.uint8)
     # Most masks are nearly empty: everything below looks only at the rectangles that hold the defect pixels.
     parts: list[Measures] = []
     for left, top, right, bottom in split_windows(mask):

@@ -74,7 +74,9 @@ def apply_threshold(levels: UInt8Array, *, params: SegmentationParams) -> Segmen
         params: threshold and minimum area.
     """
     _, raw_mask = cv2.threshold(levels, find_lowest_level(params.threshold) - 1, 255, cv2.THRESH_BINARY)
-    mask, defects = find_defects(np.asarray(raw_mask, dtype=np.uint8), levels, min_area_px=params.min_area_px)
+    mask, defects = find_defects(
+        np.asarray(raw_mask, dtype=np.uint8), levels, min_area_px=params.min_area_px, in_place=True
+    )
     return Segmentation(mask=mask, defects=defects, defect_px=sum(defect.area_px for defect in defects))
 
 

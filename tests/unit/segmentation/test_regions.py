@@ -54,7 +54,7 @@ def cross(region):
     return total * math.pi / 8
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(mask=MASKS, min_area_px=st.integers(0, 6), data=st.data())
 def test_defects_are_what_naive_flood_filling_finds(mask, min_area_px, data):
     probabilities = data.draw(hnp.arrays(np.uint8, mask.shape))

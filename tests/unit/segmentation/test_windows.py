@@ -85,3 +85,5 @@ def test_defects_do_not_depend_on_the_windows(boxes, min_area_px):
         for defect in defects
     ] == [(area, centroid, highest) for area, _, centroid, highest in sorted(expected)]
     assert np.count_nonzero(kept) == sum(defect.area_px for defect in defects)
+    assert find_defects(mask, levels, min_area_px=min_area_px, in_place=True) == (mask, defects)
+    np.testing.assert_array_equal(mask, kept)
