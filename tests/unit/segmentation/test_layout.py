@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from itertools import pairwise
 
 import cv2
@@ -245,3 +246,23 @@ def test_a_reduction_of_the_image_is_not_cut_into_tiles():
 def test_an_unknown_policy_is_refused():
     with pytest.raises(InvalidRequest, match='no resize policy "crop"; there are stretch, letterbox, tile'):
         lay_out((10, 10), contract=CONTRACT, policy="crop")
+
+
+def test_tiles_take_two_bytes_for_each_pixel_of_the_image_and_a_few_bands():
+    shape_hw = (5000, 6000)
+    contract = dataclasses.replace(CONTRACT, input_size_wh=(512, 512), tile_overlap_px=64)
+    layout = lay_out(shape_hw, contract=contract)
+    output = np.zeros((512, 512), dtype=np.uint8)
+    output[100:140, 100:400] = 255
+    tracemalloc.start()
+
+    assembly = layout.assembly()
+    for index in range(layout.count):
+        assembly.add(output, index)
+    found = assembly.finish(PARAMS)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    bands_bytes = 2 * 4 * 512 * 6000 + 60e6
+    assert len(found.defects) >= layout.count
+    assert peak_bytes < 2 * 5000 * 6000 + bands_bytes
