@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import structlog
 
@@ -88,18 +89,21 @@ class Pipeline:
     def _fetch_groups(self, chunk: ClaimedChunk) -> Iterator[list[_Fetched]]:
         """Yield images as they come, whatever their order, a group at a time."""
         remaining = deque(chunk.items)
-        under_way: set[Future[_Fetched]] = set()
+        done: SimpleQueue[Future[_Fetched]] = SimpleQueue()
         ready: list[_Fetched] = []
+        under_way = ahead_bytes = 0
         while remaining or under_way or ready:
-            ahead_bytes = sum(len(entry.opened.data) for entry in ready if isinstance(entry, FetchedImage))
-            while remaining and len(under_way) + len(ready) < 2 * self.group_size and ahead_bytes < _AHEAD_BYTES:
-                under_way.add(self.fetchers.submit(carrying(self._fetch), remaining.popleft()))
+            while remaining and under_way + len(ready) < 2 * self.group_size and ahead_bytes < _AHEAD_BYTES:
+                self.fetchers.submit(carrying(self._fetch), remaining.popleft()).add_done_callback(done.put)
+                under_way += 1
             if under_way:
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                ready += [future.result() for future in done]
+                fetched = done.get().result()
+                under_way -= 1
+                ready.append(fetched)
+                ahead_bytes += fetched.file_bytes if isinstance(fetched, FetchedImage) else 0
             if len(ready) >= self.group_size or not under_way or ahead_bytes >= _AHEAD_BYTES:
-                yield ready[: self.group_size]
-                ready = ready[self.group_size :]
+                yield ready
+                ready, ahead_bytes = [], 0
 
     def _fetch(self, item: ClaimedItem) -> _Fetched:
         with about_image(item):

@@ -69,10 +69,15 @@ class FetchedImage:
     opened: OpenedImage
 
     @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+        return len(self.opened.data)
+
+    @property
     def size_bytes(self) -> int:
         """Memory it takes until it is done, about."""
         height, width = self.opened.shape_hw
-        return len(self.opened.data) + height * width * _BYTES_PER_PIXEL
+        return self.file_bytes + height * width * _BYTES_PER_PIXEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
