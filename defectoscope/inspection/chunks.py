@@ -150,11 +150,6 @@ def _attempts(max_attempts: int) -> dict[str, int]:
     return {"attempts_before_split": ATTEMPTS_BEFORE_SPLIT, "max_attempts": max_attempts}
 
 
-def find_known_result(*, database: Database, chunk: ClaimedChunk, image_sha256: str) -> KnownResult | None:
-    """Return the result of an image under this chunk's model version and parameters, if there is one already."""
-    return find_known_results(database=database, chunk=chunk, image_sha256s=[image_sha256]).get(image_sha256)
-
-
 def find_known_results(
     *, database: Database, chunk: ClaimedChunk, image_sha256s: Sequence[str]
 ) -> dict[str, KnownResult]:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from defectoscope.database import DefectRow, Image, Label, QaScore, Result, Verdict
 from defectoscope.errors import LabelSizeMismatch
-from defectoscope.inspection.chunks import find_known_result
+from defectoscope.inspection.chunks import find_known_results
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.queries import list_items
 from defectoscope.segmentation import PixelCounts
@@ -125,7 +125,8 @@ def test_a_result_is_shared_by_jobs_of_equal_parameters_and_scored_against_each_
     second_job = scene.submit(images=1, params=replace(PARAMS, qa_min_iou=0.9))
     chunk = scene.claim(scene.owed(second_job)[0])
 
-    known = find_known_result(database=scene.database, chunk=chunk, image_sha256=image_facts("picture").sha256)
+    sha256s = [image_facts(name).sha256 for name in ("picture", "unknown")]
+    found = find_known_results(database=scene.database, chunk=chunk, image_sha256s=sha256s)
     complete_chunk(
         database=scene.database,
         chunk=chunk,
@@ -138,6 +139,8 @@ def test_a_result_is_shared_by_jobs_of_equal_parameters_and_scored_against_each_
         ],
     )
 
+    assert list(found) == sha256s[:1]
+    known = found[sha256s[0]]
     assert known.mask_key == result_facts().mask_key
     assert scene.items(second_job)[0].result_id == scene.items(first_job)[0].result_id == known.result_id
     assert (scene.count(Result), scene.count(DefectRow), scene.count(QaScore)) == (1, 1, 1)
