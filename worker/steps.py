@@ -51,9 +51,9 @@ from worker.stored_masks import StoredMasks
 #: What is wrong with one file and says nothing about the others.
 OF_ONE_FILE = (CallerError, StorageDenied, StorageFault)
 
-#: Bytes held for each pixel of an image in work: three of colour, one of probability, one of mask, and five while its
+#: Bytes held for each pixel of an image in work: three of colour, one of probability, one of mask, and two while its
 #: regions are measured.
-_BYTES_PER_PIXEL = 10
+_BYTES_PER_PIXEL = 7
 
 
 class NoLongerWanted(Exception):

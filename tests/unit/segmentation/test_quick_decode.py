@@ -112,10 +112,9 @@ def test_cmyk_keeps_pillows_formula():
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "TIFF", "BMP", "WEBP"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_the_shape_is_known_before_a_pixel_is_decoded(image_format, orientation):
-    if image_format == "BMP":
-        data = encode(PART, "BMP")
-    else:
-        data = encode_turned(PART, image_format, orientation=orientation)
+    # BMP has no place for an orientation.
+    options = {} if image_format == "BMP" else {"orientation": orientation}
+    data = (encode_turned if options else encode)(PART, image_format, **options)
 
     opened = open_image(data)
 
