@@ -4,9 +4,11 @@ What a peer is and what is timed: `benchmarks.peers.steps`. The worker's turn is
 commit, in this process, with its model loaded and warm; beside the mask it measures the defects and records every
 result in PostgreSQL, which no peer does. The servers run on the same machine and serve everybody.
 
+Every turn has new pictures, the same for all sides: a worker that stored a mask once does not store it again.
+
 The network is trained on drawn samples for a few minutes, so that masks look like masks and IoU means something: its
-defect class is scored against what was drawn, pooled over all pixels of all images. That figure of the worker (int8)
-may differ from the notebook's (fp32) by 0.005 and no more; the two masks against each other are printed as well.
+defect class is scored against what was drawn, pooled over all pixels of all images and turns. That figure of the worker
+(int8) may differ from the notebook's (fp32) by 0.005 and no more; the two masks against each other are printed as well.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import median_ratio
-from benchmarks.models import ModelFiles, random_model, trained_model
+from benchmarks.models import ModelFiles, kept_model, random_model, trained_model
 from benchmarks.ours import Ours
 from benchmarks.peers.running import PEERS, Peer, PeerFailed, Turn, make_environment, run_peer
 from benchmarks.peers.steps import Work
@@ -35,14 +38,17 @@ from benchmarks.processes import cpu_s, has_exact_int8, machine_facts
 from defectoscope.connect import s3_config
 from defectoscope.embedded.stack import Connections, EmbeddedStack
 from defectoscope.logs import configure_logs
-from defectoscope.segmentation import PixelCounts, UInt8Array, count_pixels, pooled
+from defectoscope.segmentation import PixelCounts, UInt8Array, count_pixels
 from defectoscope.storage import Storage, open_s3
 
 #: How far the worker's IoU may be from the notebook's.
 IOU_TOLERANCE = 0.005
 BATCH_SIZE = 8
-_IMAGE_SEED = 1
+_WARM_UP_SEED = 1
+_IMAGE_SEED = 2
 _OURS = "this worker"
+_LEAST_IOU = 0.2
+_NO_PIXELS = PixelCounts(0, 0, 0, 0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,8 +59,8 @@ class Side:
         name: as the table has it.
         turns: in order.
         servers_cpu_s: CPU seconds of storage, database and broker in each turn.
-        iou: pooled IoU of the defect class against what was drawn.
-        iou_with_ours: of its masks against the worker's.
+        counts: pixels of its masks against what was drawn, over all turns.
+        counts_with_ours: of the worker's masks against its own.
         failure: why there is no turn.
         variant: which file of the model it ran.
     """
@@ -62,8 +68,8 @@ class Side:
     name: str
     turns: list[Turn] = field(default_factory=list)
     servers_cpu_s: list[float] = field(default_factory=list)
-    iou: float | None = None
-    iou_with_ours: float | None = None
+    counts: PixelCounts = _NO_PIXELS
+    counts_with_ours: PixelCounts = _NO_PIXELS
     failure: str | None = None
     variant: str = "int8"
 
@@ -82,8 +88,9 @@ class Options:
     images: int
     repeats: int
     training_s: float
+    model_dir: Path | None
     environments: Path
-    modules: Sequence[str]
+    peers: Sequence[Peer]
 
 
 def compare(options: Options, *, stack: EmbeddedStack, connections: Connections, scratch: Path) -> list[Side]:
@@ -106,79 +113,86 @@ def compare(options: Options, *, stack: EmbeddedStack, connections: Connections,
         sections={"worker": {"batch_size": BATCH_SIZE, "intra_op_threads": threads, "variant": "int8"}},
     )
     storage = open_s3(s3_config(place.settings))
-    images = draw_images(options.images, size_wh=options.size_wh, seed=_IMAGE_SEED)
-    keys = store_images([image.jpeg for image in images], storage=storage, prefix="bench/images")
-    peers = [peer for peer in PEERS if peer.module in options.modules]
-    sides = {_OURS: Side(name=_OURS)} | {
-        peer.name: Side(name=peer.name, variant="fp32" if peer.is_fp32 else "int8") for peer in peers
-    }
-    acts: dict[str, Callable[[], Turn]] = {}
     servers = list(stack.supervisor.guardian_ids().values())
-    with Ours(place, model=model, keys=keys, servers=servers) as ours:
-        acts[_OURS] = ours.turn
-        for peer in peers:
-            work = _work_of(peer, model=model, connections=connections, keys=keys, threads=threads)
-            try:
-                python = make_environment(peer, directory=options.environments)
-            except PeerFailed as exc:
-                sides[peer.name].failure = str(exc)
-                continue
-            acts[peer.name] = _turn_of(peer, work, python=python, connections=connections, scratch=scratch)
-        for _ in range(options.repeats):
-            for name, act in acts.items():
-                _take_turn(sides[name], act, servers=servers)
-        our_masks = ours.masks()
-        sides[_OURS].variant = ours.variant()
-    sides[_OURS].iou = _iou(our_masks, images)
-    for peer in peers:
-        if sides[peer.name].failure is None:
-            work = _work_of(peer, model=model, connections=connections, keys=keys, threads=threads)
-            masks = [_read_mask(storage, work.mask_key(key)) for key in keys]
-            sides[peer.name].iou = _iou(masks, images)
-            pairs = zip(our_masks, masks, strict=True)
-            sides[peer.name].iou_with_ours = pooled(
-                [count_pixels(one, other // 255) for one, other in pairs]
-            ).iou_defect
-    return list(sides.values())
+    ours = Side(name=_OURS)
+    peers = {peer.module: Side(name=peer.name, variant="fp32" if peer.is_fp32 else "int8") for peer in options.peers}
+    pythons = _install(options, peers)
+    warm_up_keys = _draw(2 * BATCH_SIZE, seed=_WARM_UP_SEED, options=options, storage=storage)[1]
+    with Ours(place, model=model, keys=warm_up_keys, servers=servers) as worker:
+        for turn in range(options.repeats):
+            images, keys = _draw(options.images, seed=_IMAGE_SEED + turn, options=options, storage=storage)
+            _take_turn(ours, partial(worker.turn, keys), servers=servers)
+            our_masks = worker.masks()
+            _score(ours, our_masks, images=images, ours=our_masks)
+            ours.variant = worker.variant()
+            for peer in options.peers:
+                side = peers[peer.module]
+                if side.failure is not None:
+                    continue
+                work = Work(
+                    endpoint_url=connections.s3_endpoint_url,
+                    region=connections.s3_region,
+                    bucket=connections.bucket,
+                    keys=tuple(keys),
+                    warm_up_keys=tuple(warm_up_keys),
+                    mask_prefix=f"bench/{peer.module}/{turn}",
+                    model=str(model.int8),
+                    weights=str(model.weights),
+                    encoder=model.contract.encoder,
+                    size_wh=model.contract.input_size_wh,
+                    threshold=model.contract.threshold,
+                    batch_size=BATCH_SIZE,
+                    threads=threads,
+                    # As the worker does: without these instructions int8 is exact only when asked to be.
+                    session_entries={} if has_exact_int8() else {"session.x64quantprecision": "1"},
+                )
+                act = partial(
+                    run_peer,
+                    peer,
+                    work,
+                    python=pythons[peer.module],
+                    environment={
+                        "AWS_ACCESS_KEY_ID": connections.s3_access_key,
+                        "AWS_SECRET_ACCESS_KEY": connections.s3_secret_key,
+                        "PEER_BROKER_URL": connections.queue_url,
+                    },
+                    log=scratch / f"{peer.module}.log",
+                )
+                _take_turn(side, act, servers=servers)
+                if side.failure is None:
+                    masks = [_read_mask(storage, work.mask_key(key)) for key in keys]
+                    _score(side, masks, images=images, ours=our_masks)
+    return [ours, *peers.values()]
+
+
+def _install(options: Options, sides: Mapping[str, Side]) -> dict[str, Path]:
+    """Return the interpreters of the peers that can be installed; the others have failed."""
+    pythons = {}
+    for peer in options.peers:
+        try:
+            pythons[peer.module] = make_environment(peer, directory=options.environments)
+        except PeerFailed as exc:
+            sides[peer.module].failure = str(exc)
+    return pythons
+
+
+def _draw(count: int, *, seed: int, options: Options, storage: Storage) -> tuple[list[DrawnImage], list[str]]:
+    """Draw and store pictures that no turn had before; return them and their keys."""
+    images = draw_images(count, size_wh=options.size_wh, seed=seed)
+    return images, store_images([image.jpeg for image in images], storage=storage, prefix=f"bench/images/{seed}")
 
 
 def _make_model(options: Options, directory: Path) -> ModelFiles:
-    if options.training_s:
+    if options.training_s and options.model_dir is not None:
+        made = kept_model(options.model_dir, encoder=options.encoder) or trained_model(
+            options.encoder, directory=options.model_dir, time_budget_s=options.training_s
+        )
+    elif options.training_s:
         made = trained_model(options.encoder, directory=directory, time_budget_s=options.training_s)
     else:
         made = random_model(options.encoder, directory=directory)
     # No peer drops small regions, and masks are to be compared.
     return replace(made, contract=replace(made.contract, min_area_px=1))
-
-
-def _work_of(peer: Peer, *, model: ModelFiles, connections: Connections, keys: Sequence[str], threads: int) -> Work:
-    return Work(
-        endpoint_url=connections.s3_endpoint_url,
-        region=connections.s3_region,
-        bucket=connections.bucket,
-        keys=tuple(keys),
-        warm_up_keys=tuple(keys[: 2 * BATCH_SIZE]),
-        mask_prefix=f"bench/{peer.module}",
-        model=str(model.fp32 if peer.is_fp32 else model.int8),
-        weights=str(model.weights),
-        encoder=model.contract.encoder,
-        size_wh=model.contract.input_size_wh,
-        threshold=model.contract.threshold,
-        batch_size=BATCH_SIZE,
-        threads=threads,
-        # As the worker does: without these instructions int8 is exact only when asked to be.
-        session_entries={} if has_exact_int8() else {"session.x64quantprecision": "1"},
-    )
-
-
-def _turn_of(peer: Peer, work: Work, *, python: Path, connections: Connections, scratch: Path) -> Callable[[], Turn]:
-    environment = {
-        "AWS_ACCESS_KEY_ID": connections.s3_access_key,
-        "AWS_SECRET_ACCESS_KEY": connections.s3_secret_key,
-        "PEER_BROKER_URL": connections.queue_url,
-    }
-    log = scratch / f"{peer.module}.log"
-    return lambda: run_peer(peer, work, python=python, environment=environment, log=log)
 
 
 def _take_turn(side: Side, act: Callable[[], Turn], *, servers: Sequence[int]) -> None:
@@ -198,11 +212,12 @@ def _read_mask(storage: Storage, key: str) -> UInt8Array:
     return np.where(np.asarray(mask) > 0, 255, 0).astype(np.uint8)
 
 
-def _iou(masks: Sequence[UInt8Array], images: Sequence[DrawnImage]) -> float:
-    counts: list[PixelCounts] = [
-        count_pixels(mask, image.class_mask) for mask, image in zip(masks, images, strict=True)
-    ]
-    return pooled(counts).iou_defect
+def _score(
+    side: Side, masks: Sequence[UInt8Array], *, images: Sequence[DrawnImage], ours: Sequence[UInt8Array]
+) -> None:
+    for mask, image, our_mask in zip(masks, images, ours, strict=True):
+        side.counts += count_pixels(mask, image.class_mask)
+        side.counts_with_ours += count_pixels(our_mask, mask // 255)
 
 
 def show(sides: Sequence[Side], *, options: Options, console: Console) -> None:
@@ -225,20 +240,20 @@ def show(sides: Sequence[Side], *, options: Options, console: Console) -> None:
             f"{median_ratio(side.seconds, ours.seconds):.2f}",
             f"{statistics.median(turn.cpu_s for turn in side.turns) * per_image:.1f}",
             f"{statistics.median(side.servers_cpu_s) * per_image:.1f}",
-            f"{side.iou:.4f}",
-            "" if side.iou_with_ours is None else f"{side.iou_with_ours:.4f}",
+            f"{side.counts.iou_defect:.4f}",
+            f"{side.counts_with_ours.iou_defect:.4f}",
         )
     console.print(table)
     for side in sides:
         if side.failure is not None:
             console.print(f"{side.name} failed: {side.failure}")
-    notebook = next((side for side in sides if side.name == PEERS[0].name and side.iou is not None), None)
-    if notebook is not None and notebook.iou is not None and ours.iou is not None:
-        gap = ours.iou - notebook.iou
-        verdict = "within" if abs(gap) <= IOU_TOLERANCE else "NOT within"
-        console.print(f"IoU of the worker minus that of the notebook: {gap:+.4f}, {verdict} {IOU_TOLERANCE}.")
-    if not options.training_s:
-        console.print("The network was not trained: its IoU says nothing.")
+    for side in sides[1:]:
+        if side.variant == "fp32" and side.turns:
+            gap = ours.counts.iou_defect - side.counts.iou_defect
+            verdict = "within" if abs(gap) <= IOU_TOLERANCE else "NOT within"
+            console.print(f"IoU of the worker minus that of '{side.name}': {gap:+.4f}, {verdict} {IOU_TOLERANCE}.")
+    if ours.counts.iou_defect < _LEAST_IOU:
+        console.print("The network has learned too little for its IoU to say anything.")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -246,9 +261,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare")
     parser.add_argument("--encoder", default="resnet101", help="of DeepLabV3+ at 256 x 256")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("W", "H"), help="of the images")
-    parser.add_argument("--images", type=int, default=96, help="images in a turn")
+    parser.add_argument("--images", type=int, default=128, help="images in a turn")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side, of which the median counts")
     parser.add_argument("--training-s", type=float, default=300, help="for the network's epochs; 0 leaves it untrained")
+    parser.add_argument("--model-dir", type=Path, help="keep the trained network there, or use the one kept there")
     parser.add_argument(
         "--peers", nargs="*", default=[peer.module for peer in PEERS], choices=[peer.module for peer in PEERS]
     )
@@ -268,8 +284,9 @@ def main() -> None:
         images=arguments.images,
         repeats=arguments.repeats,
         training_s=arguments.training_s,
+        model_dir=arguments.model_dir,
         environments=arguments.environments,
-        modules=arguments.peers,
+        peers=[peer for peer in PEERS if peer.module in arguments.peers],
     )
     configure_logs(level="warning", form="console", service="bench")
     console = Console(width=120)
@@ -286,7 +303,12 @@ def main() -> None:
     if arguments.out:
         figures: Mapping[str, object] = {
             "machine": facts,
-            "options": {**asdict(options), "environments": None},
+            "options": {
+                "encoder": options.encoder,
+                "size_wh": options.size_wh,
+                "images": options.images,
+                "training_s": options.training_s,
+            },
             "sides": [asdict(side) for side in sides],
         }
         arguments.out.write_text(json.dumps(figures, indent=1) + "\n")

@@ -21,12 +21,15 @@ from trainer.config import TrainingConfig
 from trainer.data import read_directory
 from trainer.export import export_onnx, stamp
 from trainer.network import Normalise, build_network
+from trainer.plan import BEST_NAME
 from trainer.quantise import calibration_batches, write_int8
+from trainer.runtime import read_contract
 from trainer.weights import copy_weights, save_weights
 
 #: Drawn images that a model is trained on or int8 is calibrated on; those that are inspected are of another seed.
 _SAMPLES = 100
 _SAMPLE_SEED = 0
+_INT8_NAME = "bench-int8.onnx"
 
 #: Share of the pixels that a network from a random start is made to call defect: that of the drawn samples.
 DEFECT_SHARE = 0.03
@@ -110,6 +113,21 @@ def trained_model(encoder: str, *, directory: Path, time_budget_s: float) -> Mod
     # Made here again: the trainer keeps back a file that loses too much, and what is measured first of all is speed.
     int8 = _quantised(fp32, contract=built.contract, samples=samples)
     return ModelFiles(contract=built.contract, fp32=fp32, int8=int8, weights=built.weights_path)
+
+
+def kept_model(directory: Path, *, encoder: str) -> ModelFiles | None:
+    """Return the model that an earlier run left in a directory of `trained_model`; None where there is none.
+
+    Raises:
+        RuntimeError: it is of another encoder.
+    """
+    fp32, int8 = directory / "model.onnx", directory / _INT8_NAME
+    if not int8.exists():
+        return None
+    contract = read_contract(fp32)
+    if contract.encoder != encoder:
+        raise RuntimeError(f"{fp32} is a network with {contract.encoder} and not with {encoder}.")
+    return ModelFiles(contract=contract, fp32=fp32, int8=int8, weights=directory / BEST_NAME)
 
 
 def costless_model(path: Path) -> ModelFiles:
@@ -197,7 +215,7 @@ def _spread(network: torch.nn.Module, *, contract: ModelContract) -> None:
 
 
 def _quantised(fp32: Path, *, contract: ModelContract, samples: Path) -> Path:
-    int8 = fp32.with_name("bench-int8.onnx")
+    int8 = fp32.with_name(_INT8_NAME)
     write_int8(fp32, int8, batches=calibration_batches(read_directory(samples).train, contract=contract))
     stamp(int8, contract)
     return int8

@@ -59,8 +59,15 @@ class Ours:
         self._inspector.close()
         self._database.close()
 
-    def turn(self) -> Turn:
-        """Inspect every image once."""
+    def turn(self, keys: Sequence[str] | None = None) -> Turn:
+        """Inspect every image once.
+
+        Args:
+            keys: of the images; by default those given at first. A worker remembers for a while which masks it has
+                stored, so that where storing counts a turn should have pictures of its own.
+        """
+        if keys is not None:
+            self._keys = keys
         self._submit()
         used_before = cpu_s(os.getpid(), without=self._servers)
         began_at = perf_counter()
