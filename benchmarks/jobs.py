@@ -67,6 +67,7 @@ def run_job(
     *,
     source: ExplicitImages | Prefix,
     version_id: int,
+    threshold: float,
     within_s: float,
     on_progress: Callable[[Progress], None] = lambda _: None,
     look_every_s: float = _LOOK_S,
@@ -77,6 +78,7 @@ def run_job(
         place: where workers run.
         source: its images.
         version_id: row id of the model version.
+        threshold: probability from which a pixel is a defect.
         within_s: it must have ended after this time.
         on_progress: called at every look.
         look_every_s: between two looks.
@@ -90,8 +92,7 @@ def run_job(
     settings = place.settings
     database = open_database(settings)
     queue = open_queue(settings, name="bench")
-    # Not the model's own: random networks call nearly everything defect, or nothing.
-    request = JobRequest(source=source, params=job_params(threshold=0.9), model_version_id=version_id)
+    request = JobRequest(source=source, params=job_params(threshold=threshold), model_version_id=version_id)
     began_at = perf_counter()
     job_id = submit_job(database=database, queue=queue, request=request, chunk_size=settings.inspection.chunk_size)
     rung_at = began_at

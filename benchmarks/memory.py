@@ -9,7 +9,6 @@ and is an upper bound. The slope is that of the line of least squares, after a w
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from rich.console import Console
 from benchmarks.figures import slope
 from benchmarks.jobs import Progress, prefix_of, run_job, wait_until_warm
 from benchmarks.models import put_in_service, random_model
-from benchmarks.place import draw_images, make_place, numbered, store_images, worker_process
+from benchmarks.place import draw_turned, make_place, numbered, store_images, worker_process
 from benchmarks.processes import machine_facts, memory
 from defectoscope.connect import open_database, s3_config
 from defectoscope.embedded.stack import EmbeddedStack
@@ -32,7 +31,8 @@ from defectoscope.storage import open_s3
 #: What is good enough: MB more after every 1 000 images, and MB in all.
 GOAL_SLOPE_MB = 1.0
 GOAL_PEAK_MB = 1500.0
-_PICTURES = 64
+#: More than the masks that a worker remembers as stored.
+_PICTURES = 512
 _PREFIX = "bench/memory"
 _WARM_S = 180.0
 _WARM_UP_SHARE = 0.2
@@ -49,13 +49,13 @@ class Sample:
     largest_mb: float
 
 
-def measure(*, encoder: str, images: int, size_wh: tuple[int, int], interval_s: float, scratch: Path) -> list[Sample]:
+def measure(*, encoder: str, images: int, side_px: int, interval_s: float, scratch: Path) -> list[Sample]:
     """Have a worker process inspect many images, and sample its memory.
 
     Args:
         encoder: of a DeepLabV3+ at 256 x 256 from a random start.
         images: how many.
-        size_wh: of every image.
+        side_px: of every image.
         interval_s: between two samples.
         scratch: an existing directory that other users may pass through.
     """
@@ -63,14 +63,13 @@ def measure(*, encoder: str, images: int, size_wh: tuple[int, int], interval_s: 
     with EmbeddedStack(scratch / "data") as connections:
         place = make_place(connections, scratch=scratch)
         storage = open_s3(s3_config(place.settings))
-        pictures = itertools.cycle(draw_images(min(_PICTURES, images), size_wh=size_wh, seed=1))
-        files = [numbered(next(pictures).jpeg, number) for number in range(images)]
+        pictures = draw_turned(min(_PICTURES, images), side_px=side_px, seed=1)
+        files = [numbered(pictures[number % len(pictures)], number) for number in range(images)]
         store_images(files, storage=storage, prefix=_PREFIX)
         del files
         database = open_database(place.settings)
-        version_id = put_in_service(
-            random_model(encoder, directory=scratch / "model"), database=database, storage=storage
-        )
+        model = random_model(encoder, directory=scratch / "model")
+        version_id = put_in_service(model, database=database, storage=storage)
         with Supervisor(scratch / "logs") as supervisor:
             supervisor.start(worker_process(place, name="worker", cwd=scratch))
             wait_until_warm(database, workers=1, within_s=_WARM_S)
@@ -91,6 +90,7 @@ def measure(*, encoder: str, images: int, size_wh: tuple[int, int], interval_s: 
                 place,
                 source=prefix_of(place, _PREFIX),
                 version_id=version_id,
+                threshold=model.contract.threshold,
                 within_s=_WARM_S + images,
                 on_progress=sample,
                 look_every_s=interval_s,
@@ -132,7 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory")
     parser.add_argument("--encoder", default="resnet101", help="of DeepLabV3+ at 256 x 256")
     parser.add_argument("--images", type=int, default=10_000, help="in the job")
-    parser.add_argument("--size", type=int, nargs=2, default=(256, 256), metavar=("W", "H"), help="of the images")
+    parser.add_argument("--side-px", type=int, default=256, help="of the images")
     parser.add_argument("--interval-s", type=float, default=1.0, help="between two samples")
     parser.add_argument("--out", type=Path, help="file for the raw figures")
     return parser
@@ -150,7 +150,7 @@ def main() -> None:
         samples = measure(
             encoder=arguments.encoder,
             images=arguments.images,
-            size_wh=tuple(arguments.size),
+            side_px=arguments.side_px,
             interval_s=arguments.interval_s,
             scratch=scratch,
         )

@@ -131,11 +131,14 @@ def kept_model(directory: Path, *, encoder: str) -> ModelFiles | None:
 
 
 def costless_model(path: Path) -> ModelFiles:
-    """Write a model of the contract that hardly computes: a pixel's defect probability is 255 minus its red value."""
+    """Write a model of the contract that hardly computes: a pixel's defect probability is 255 minus its red value.
+
+    At its threshold it calls 3 % of the pixels of drawn pictures defect, as many as are.
+    """
     contract = ModelContract(
         input_size_wh=(256, 256),
         resize_policy="stretch",
-        threshold=0.9,
+        threshold=0.7,
         min_area_px=16,
         class_names=("background", "defect"),
         architecture="none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import sqlalchemy
-from PIL import Image
+from PIL import Image, ImageOps
 
 from defectoscope.database.migrate import upgrade
 from defectoscope.embedded.server import Server
@@ -145,6 +146,25 @@ def draw_images(count: int, *, size_wh: tuple[int, int], seed: int) -> list[Draw
         mask = Image.fromarray(sample.class_mask).resize(size_wh, Image.Resampling.NEAREST)
         drawn.append(DrawnImage(jpeg=jpeg.getvalue(), class_mask=np.array(mask, dtype=np.uint8)))
     return drawn
+
+
+def draw_turned(count: int, *, side_px: int, seed: int) -> list[bytes]:
+    """Draw square pictures as JPEG files, each sample in its eight turns and reflections: eight different masks.
+
+    Args:
+        count: how many; an eighth of them is drawn.
+        side_px: of every picture.
+        seed: another one gives other pictures.
+    """
+    drawn = []
+    for number in range(math.ceil(count / 8)):
+        sample = Image.fromarray(draw_sample(seed=seed, number=number).pixels).resize((side_px, side_px))
+        for picture in (sample, ImageOps.mirror(sample)):
+            for degrees in (0, 90, 180, 270):
+                jpeg = BytesIO()
+                picture.rotate(degrees).save(jpeg, "JPEG", quality=_JPEG_QUALITY)
+                drawn.append(jpeg.getvalue())
+    return drawn[:count]
 
 
 def numbered(jpeg: bytes, number: int) -> bytes:

@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.figures import share_of_linear
 from benchmarks.jobs import images_of, run_job, wait_until_warm
 from benchmarks.models import costless_model, put_in_service
-from benchmarks.place import Place, draw_images, make_place, numbered, store_images, worker_process
+from benchmarks.place import Place, draw_turned, make_place, numbered, store_images, worker_process
 from benchmarks.processes import cpu_s, machine_facts
 from defectoscope.connect import open_database, s3_config
 from defectoscope.embedded.stack import Connections, EmbeddedStack
@@ -37,8 +37,9 @@ from defectoscope.storage import open_s3
 BATCH_SIZE = 8
 #: What is good enough: the share of linear scaling.
 GOAL_SHARE = 0.9
-_PICTURES = 32
-_SIZE_WH = (256, 256)
+#: So many that few of their masks are among those that a worker remembers as stored.
+_PICTURES = 1280
+_SIDE_PX = 256
 _WARM_S = 180.0
 _DONE_S = 1800.0
 #: PostgreSQL's sessions hand in their counts at most once a second.
@@ -113,7 +114,13 @@ def measure(
         wait_until_warm(database, workers=workers, within_s=_WARM_S)
         guardians = list(supervisor.guardian_ids().values())
         before = _count(place, servers=servers, workers=guardians)
-        seconds = run_job(place, source=images_of(place, keys), version_id=version_id, within_s=_DONE_S)
+        seconds = run_job(
+            place,
+            source=images_of(place, keys),
+            version_id=version_id,
+            threshold=model.contract.threshold,
+            within_s=_DONE_S,
+        )
         after = _count(place, servers=servers, workers=guardians)
     database.close()
     images = len(keys)
@@ -205,8 +212,8 @@ def main() -> None:
         stack = EmbeddedStack(scratch / "data")
         with stack as connections:
             storage = open_s3(s3_config(make_place(connections, scratch=scratch).settings))
-            pictures = draw_images(min(_PICTURES, arguments.images), size_wh=_SIZE_WH, seed=1)
-            files = [numbered(pictures[number % len(pictures)].jpeg, number) for number in range(arguments.images)]
+            pictures = draw_turned(min(_PICTURES, arguments.images), side_px=_SIDE_PX, seed=1)
+            files = [numbered(pictures[number % len(pictures)], number) for number in range(arguments.images)]
             keys = store_images(files, storage=storage, prefix="bench/scaling")
             runs = [
                 measure(

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from benchmarks.place import draw_images, numbered
+from benchmarks.place import draw_images, draw_turned, numbered
 from defectoscope.segmentation import decode_image
 
 
@@ -27,3 +27,12 @@ def test_a_number_makes_another_file_of_the_same_picture():
     assert len({image.jpeg, first, second}) == 3
     assert np.array_equal(decode_image(first).pixels, decode_image(image.jpeg).pixels)
     assert np.array_equal(decode_image(second).pixels, decode_image(image.jpeg).pixels)
+
+
+def test_turned_pictures_all_differ():
+    pictures = draw_turned(12, side_px=64, seed=1)
+
+    pixels = {decode_image(picture).pixels.tobytes() for picture in pictures}
+
+    assert len(pictures) == 12
+    assert len(pixels) == 12
