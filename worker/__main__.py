@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import onnxruntime
+import structlog
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -148,6 +150,11 @@ def _served(settings: Settings) -> str:
 
 def main() -> None:
     """Run a command; an expected error is one sentence and exit status 1."""
+    # Standard output is the command's answer, which programs read.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     try:
         app()
     except DefectoscopeError as exc:

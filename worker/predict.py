@@ -13,12 +13,14 @@ from defectoscope.errors import DefectoscopeError, InvalidImage, NoImagesFound
 from defectoscope.layout import OutputNames, is_image_name
 from defectoscope.segmentation import (
     DecodeLimits,
+    OpenedImage,
     ResizePolicy,
+    Segmentation,
     SegmentationParams,
-    decode_image,
     encode_mask,
     encode_overlay,
-    segment,
+    lay_out,
+    open_image,
 )
 from worker.engine import OnnxEngine
 
@@ -131,8 +133,8 @@ def _predict_one(
     policy: ResizePolicy | None,
 ) -> Prediction:
     try:
-        image = decode_image(_read(path), limits=limits)
-        found = segment(image.pixels, engine=engine, contract=engine.contract, params=params, policy=policy)
+        image = open_image(_read(path), limits=limits)
+        found = _segment(image, engine=engine, params=params, policy=policy)
     except DefectoscopeError as exc:
         error = {"code": exc.code, "message": exc.message}
         return Prediction(name=name, verdict=None, defect_px=None, defects=[], mask=None, overlay=None, error=error)
@@ -142,7 +144,7 @@ def _predict_one(
         overlay_path = None
     if overlay_path is not None:
         overlay_path.parent.mkdir(parents=True, exist_ok=True)
-        overlay_path.write_bytes(encode_overlay(image.pixels, found.mask, defects=found.defects))
+        overlay_path.write_bytes(encode_overlay(image.decode().pixels, found.mask, defects=found.defects))
     return Prediction(
         name=name,
         verdict="defective" if found.defects else "clean",
@@ -152,6 +154,21 @@ def _predict_one(
         overlay=str(overlay_path.relative_to(out)) if overlay_path is not None else None,
         error=None,
     )
+
+
+def _segment(
+    image: OpenedImage, *, engine: OnnxEngine, params: SegmentationParams, policy: ResizePolicy | None
+) -> Segmentation:
+    """Segment an image as a job does, from the same reduction of it."""
+    layout = lay_out(image.shape_hw, contract=engine.contract, policy=policy)
+    pixels = image.decode(least_size_wh=layout.least_size_wh).pixels
+    assembly = layout.assembly()
+    for start in range(0, layout.count, engine.batch_size):
+        indexes = range(start, min(start + engine.batch_size, layout.count))
+        outputs, _ = engine.run([layout.model_input(pixels, index) for index in indexes])
+        for index, output in zip(indexes, outputs, strict=True):
+            assembly.add(output, index)
+    return assembly.finish(params)
 
 
 def _read(path: Path) -> bytes:

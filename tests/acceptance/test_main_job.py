@@ -180,7 +180,10 @@ def test_the_same_idempotency_key_gives_the_same_job(system, batch):
 
 def test_predict_without_servers_draws_the_masks_of_the_job(system, job, batch, tmp_path):
     system.ask("results", "download", "--job", str(job["id"]), "--out", str(tmp_path / "job"), "--what", "masks")
-    (model,) = Path(system.environment["DEFECTOSCOPE_WORKER__MODEL_CACHE_DIR"]).glob("*.onnx")
+    (variant,) = {result["variant"] for result in system.ask("results", "list", "--job", str(job["id"]))["items"]}
+    model = tmp_path / "model.onnx"
+    number = str(job["model_version"])
+    system.ask("models", "export", number, "--variant", variant, "--out", str(model))
 
     done = system.run("predict", str(batch / "images"), "--out", str(tmp_path / "own"), "--model", str(model))
 
