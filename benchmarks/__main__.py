@@ -23,9 +23,9 @@ from worker.metrics import STAGES
 def main() -> None:
     """Measure every case, print the table, write the raw figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--images", type=int, default=192, help="images in each job")
+    parser.add_argument("--images", type=int, default=128, help="images in each job")
     parser.add_argument("--case", type=int, choices=range(len(CASES)), help="only this one")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats, of which the median counts")
+    parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats, of which the median counts")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results.json"), help="raw figures")
     arguments = parser.parse_args()
 
