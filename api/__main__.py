@@ -12,7 +12,7 @@ from api import metrics
 from api.app import create_app
 from defectoscope.errors import DefectoscopeError
 from defectoscope.logs import configure_logs
-from defectoscope.metrics import serve_metrics
+from defectoscope.metrics import open_figures, serve_metrics
 from defectoscope.settings import load_settings
 
 #: Requests in work get so long to end after the first SIGTERM or SIGINT.
@@ -29,7 +29,7 @@ def main() -> int:
         settings = load_settings()
         configure_logs(level=settings.log.level, form=settings.log.format, service="api")
         app = create_app(settings)
-        figures = metrics.open_figures(settings)
+        figures = open_figures(settings, families=metrics.FAMILIES, read=metrics.read_figures)
     except DefectoscopeError as exc:
         sys.stderr.write(f"{exc.message}\n")
         return 2
@@ -43,7 +43,7 @@ def main() -> int:
             [metrics.REGISTRY, figures], host=settings.metrics.host, port=settings.metrics.api_port
         )
         if exposition is not None:
-            until_the_end.enter_context(exposition)
+            until_the_end.callback(exposition.close)
         uvicorn.run(
             app,
             host=settings.api.host,

@@ -12,18 +12,13 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Histogram
 from sqlalchemy.orm import Session
 
-from defectoscope.database import Database
 from defectoscope.inspection.backlog import COUNTED_CHUNKS, COUNTED_JOBS, read_backlog
-from defectoscope.metrics import DatabaseFigures, Family, Reading
+from defectoscope.metrics import Family, Reading
 from defectoscope.registry import champion_or_none
-from defectoscope.settings import Settings, required
 from defectoscope.training.progress import count_unfinished_runs
 
 #: What this process counts itself.
 REGISTRY: Final = CollectorRegistry()
-
-#: A figure that takes longer is not worth its cost.
-STATEMENT_TIMEOUT_S = 2
 
 #: The route of a request that no route takes.
 NO_ROUTE = "none"
@@ -62,7 +57,7 @@ ENDED_JOBS = Family(
 )
 UNFINISHED_RUNS = Family(
     name="defectoscope_training_runs_unfinished",
-    meaning="Training runs that have not ended, by state.",
+    meaning="Training runs that have not ended, by state; told here, since a run may wait for a trainer.",
     labels=("state",),
 )
 CHAMPION = Family(
@@ -81,17 +76,6 @@ def observe_request(*, method: str, route: str | None, status: int, seconds: flo
         seconds: from its first byte to the last of its answer.
     """
     request_seconds.labels(method if method in _METHODS else "other", route or NO_ROUTE, str(status)).observe(seconds)
-
-
-def open_figures(settings: Settings) -> DatabaseFigures:
-    """Return the collector of what the database knows; nothing connects yet.
-
-    Raises:
-        SettingMissing: the database's URL is not set.
-    """
-    url = required(settings.database.url, "database.url").get_secret_value()
-    database = Database(url, pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
-    return DatabaseFigures(database, families=FAMILIES, read=read_figures)
 
 
 def read_figures(session: Session) -> Iterator[Reading]:

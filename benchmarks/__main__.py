@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import median_ratio
+from benchmarks.output import add_out_option, write_figures
 from benchmarks.pipeline import CASES, Measurement, measure
+from benchmarks.place import scratch_directory
 from benchmarks.processes import machine_facts
 from defectoscope.embedded.stack import EmbeddedStack
 from worker.metrics import STAGES
@@ -26,20 +26,18 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=128, help="images in each job")
     parser.add_argument("--case", type=int, choices=range(len(CASES)), help="only this one")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats, of which the median counts")
-    parser.add_argument("--out", type=Path, default=Path("benchmark-results.json"), help="raw figures")
+    add_out_option(parser, default=Path("benchmark-results.json"))
     arguments = parser.parse_args()
 
-    with tempfile.TemporaryDirectory(prefix="defectoscope-bench-", ignore_cleanup_errors=True) as scratch:
-        # PostgreSQL runs as another user when we are root and has to get in.
-        Path(scratch).chmod(0o711)
-        stack = EmbeddedStack(Path(scratch) / "data")
+    with scratch_directory() as scratch:
+        stack = EmbeddedStack(scratch / "data")
         with stack as connections:
             measured = [
                 measure(
                     case,
                     connections=connections,
                     servers=list(stack.supervisor.guardian_ids().values()),
-                    scratch=Path(scratch) / str(number),
+                    scratch=scratch / str(number),
                     images=arguments.images,
                     repeats=arguments.repeats,
                 )
@@ -51,9 +49,7 @@ def main() -> None:
     show(measured, console=console)
     facts = machine_facts("onnxruntime-gpu", "opencv-python-headless", "pillow")
     console.print(facts)
-    arguments.out.write_text(
-        json.dumps({"machine": facts, "cases": [asdict(one) for one in measured]}, indent=1) + "\n"
-    )
+    write_figures(arguments.out, machine=facts, cases=[asdict(one) for one in measured])
 
 
 def show(measured: Sequence[Measurement], *, console: Console) -> None:

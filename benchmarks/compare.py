@@ -14,9 +14,7 @@ defect class is scored against what was drawn, pooled over all pixels of all ima
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -31,9 +29,10 @@ from rich.table import Table
 from benchmarks.figures import median_ratio
 from benchmarks.models import ModelFiles, kept_model, random_model, trained_model
 from benchmarks.ours import Ours
+from benchmarks.output import add_out_option, write_figures
 from benchmarks.peers.running import PEERS, Peer, PeerFailed, Turn, make_environment, run_peer
 from benchmarks.peers.steps import Work
-from benchmarks.place import DrawnImage, draw_images, make_place, store_images
+from benchmarks.place import DrawnImage, draw_images, make_place, scratch_directory, store_images
 from benchmarks.processes import cpu_s, has_exact_int8, machine_facts
 from defectoscope.connect import s3_config
 from defectoscope.embedded.stack import Connections, EmbeddedStack
@@ -271,7 +270,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--environments", type=Path, default=Path(".benchmark-envs"), help="where peers' packages are installed"
     )
-    parser.add_argument("--out", type=Path, help="file for the raw figures")
+    add_out_option(parser)
     return parser
 
 
@@ -290,28 +289,24 @@ def main() -> None:
     )
     configure_logs(level="warning", form="console", service="bench")
     console = Console(width=120)
-    with tempfile.TemporaryDirectory(prefix="defectoscope-bench-", ignore_cleanup_errors=True) as directory:
-        scratch = Path(directory)
-        # PostgreSQL runs as another user when we are root and has to get in.
-        scratch.chmod(0o711)
+    with scratch_directory() as scratch:
         stack = EmbeddedStack(scratch / "data")
         with stack as connections:
             sides = compare(options, stack=stack, connections=connections, scratch=scratch)
     show(sides, options=options, console=console)
     facts = machine_facts("onnxruntime-gpu")
     console.print(facts)
-    if arguments.out:
-        figures: Mapping[str, object] = {
-            "machine": facts,
-            "options": {
-                "encoder": options.encoder,
-                "size_wh": options.size_wh,
-                "images": options.images,
-                "training_s": options.training_s,
-            },
-            "sides": [asdict(side) for side in sides],
-        }
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    write_figures(
+        arguments.out,
+        machine=facts,
+        options={
+            "encoder": options.encoder,
+            "size_wh": options.size_wh,
+            "images": options.images,
+            "training_s": options.training_s,
+        },
+        sides=[asdict(side) for side in sides],
+    )
 
 
 if __name__ == "__main__":

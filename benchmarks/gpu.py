@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import shutil
 import subprocess
@@ -32,6 +31,7 @@ import onnxruntime
 from PIL import Image
 from prometheus_client import Counter
 
+from benchmarks.output import add_out_option, write_figures
 from benchmarks.processes import machine_facts
 from benchmarks.weightless import empty_weights, fill_weights
 from defectoscope.errors import DefectoscopeError, DeviceLost
@@ -271,7 +271,7 @@ def make_parser() -> argparse.ArgumentParser:
     measuring.add_argument("--batch-size", type=int, default=32)
     measuring.add_argument("--seconds", type=float, default=20, help="that each of the three measurements lasts")
     measuring.add_argument("--repeats", type=int, default=3, help="of all three, in turns")
-    measuring.add_argument("--out", type=Path, help="file for the raw figures")
+    add_out_option(measuring)
     return parser
 
 
@@ -315,9 +315,7 @@ def _measure_and_show(arguments: argparse.Namespace) -> None:
         "size_wh": size_wh,
     }
     print(facts)
-    if arguments.out:
-        raw = {"machine": facts, "turns": [asdict(figures) for figures in measured]}
-        arguments.out.write_text(json.dumps(raw, indent=1) + "\n")
+    write_figures(arguments.out, machine=facts, turns=[asdict(figures) for figures in measured])
 
 
 if __name__ == "__main__":

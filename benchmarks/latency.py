@@ -9,12 +9,10 @@ over one HTTP connection, a few milliseconds apart. Every image is a file that w
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,7 +24,8 @@ from rich.table import Table
 
 from benchmarks.figures import percentile
 from benchmarks.models import put_in_service, random_model
-from benchmarks.place import draw_images, numbered, store_images
+from benchmarks.output import add_out_option, met, write_figures
+from benchmarks.place import draw_images, numbered, scratch_directory, store_images
 from benchmarks.processes import machine_facts
 from defectoscope.client import Client
 from defectoscope.connect import open_database, s3_config
@@ -171,7 +170,7 @@ def show(taken: Sequence[Latency], *, encoder: str, console: Console) -> None:
     console.print(table)
     goal_ms = 1000 * GOAL_S
     p50_ms = 1000 * percentile([one.visible_s for one in taken], 0.5)
-    console.print(f"Goal: p50 under {goal_ms:.0f} ms; {'met' if p50_ms < goal_ms else 'MISSED'}.")
+    console.print(f"Goal: p50 under {goal_ms:.0f} ms; {met(p50_ms < goal_ms)}.")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -180,7 +179,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder", default="mobilenet_v2", help="of DeepLabV3+ at 256 x 256")
     parser.add_argument("--jobs", type=int, default=30, help="that count")
     parser.add_argument("--interval-ms", type=float, default=5, help="between two questions for the result")
-    parser.add_argument("--out", type=Path, help="file for the raw figures")
+    add_out_option(parser)
     return parser
 
 
@@ -188,24 +187,18 @@ def main() -> None:
     """Measure, print the table, write the raw figures."""
     arguments = make_parser().parse_args()
     console = Console(width=120)
-    with tempfile.TemporaryDirectory(prefix="defectoscope-bench-", ignore_cleanup_errors=True) as directory:
-        scratch = Path(directory)
-        # PostgreSQL runs as another user when we are root and has to get in.
-        scratch.chmod(0o711)
-        with running_system(scratch) as settings:
-            taken = measure(
-                settings,
-                encoder=arguments.encoder,
-                jobs=arguments.jobs,
-                interval_s=arguments.interval_ms / 1000,
-                scratch=scratch,
-            )
+    with scratch_directory() as scratch, running_system(scratch) as settings:
+        taken = measure(
+            settings,
+            encoder=arguments.encoder,
+            jobs=arguments.jobs,
+            interval_s=arguments.interval_ms / 1000,
+            scratch=scratch,
+        )
     show(taken, encoder=arguments.encoder, console=console)
     facts = machine_facts("onnxruntime-gpu", "fastapi", "celery")
     console.print(facts)
-    if arguments.out:
-        figures = {"machine": facts, "encoder": arguments.encoder, "jobs": [asdict(one) for one in taken]}
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    write_figures(arguments.out, machine=facts, encoder=arguments.encoder, jobs=[asdict(one) for one in taken])
 
 
 if __name__ == "__main__":

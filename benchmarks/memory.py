@@ -9,8 +9,6 @@ and is an upper bound. The slope is that of the line of least squares, after a w
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +18,8 @@ from rich.console import Console
 from benchmarks.figures import slope
 from benchmarks.jobs import Progress, prefix_of, run_job, wait_until_warm
 from benchmarks.models import put_in_service, random_model
-from benchmarks.place import draw_turned, make_place, numbered, store_images, worker_process
+from benchmarks.output import add_out_option, met, write_figures
+from benchmarks.place import draw_turned, make_place, numbered, scratch_directory, store_images, worker_process
 from benchmarks.processes import machine_facts, memory
 from defectoscope.connect import open_database, s3_config
 from defectoscope.embedded.stack import EmbeddedStack
@@ -119,12 +118,8 @@ def show(samples: Sequence[Sample], *, console: Console) -> None:
     rise, peak = slope_per_1000(samples), max(sample.total_mb for sample in samples)
     last = samples[-1]
     console.print(f"{last.images} images in {last.seconds:.0f} s, {len(samples)} samples.")
-    console.print(f"Slope {rise:+.2f} MB per 1000 images; goal under {GOAL_SLOPE_MB}: {_met(rise < GOAL_SLOPE_MB)}.")
-    console.print(f"Peak {peak:.0f} MB; goal under {GOAL_PEAK_MB:.0f}: {_met(peak < GOAL_PEAK_MB)}.")
-
-
-def _met(is_met: bool) -> str:  # noqa: FBT001 -- a word for a truth value
-    return "met" if is_met else "MISSED"
+    console.print(f"Slope {rise:+.2f} MB per 1000 images; goal under {GOAL_SLOPE_MB}: {met(rise < GOAL_SLOPE_MB)}.")
+    console.print(f"Peak {peak:.0f} MB; goal under {GOAL_PEAK_MB:.0f}: {met(peak < GOAL_PEAK_MB)}.")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -134,7 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=10_000, help="in the job")
     parser.add_argument("--side-px", type=int, default=256, help="of the images")
     parser.add_argument("--interval-s", type=float, default=1.0, help="between two samples")
-    parser.add_argument("--out", type=Path, help="file for the raw figures")
+    add_out_option(parser)
     return parser
 
 
@@ -143,10 +138,7 @@ def main() -> None:
     arguments = make_parser().parse_args()
     configure_logs(level="warning", form="console", service="bench")
     console = Console(width=120)
-    with tempfile.TemporaryDirectory(prefix="defectoscope-bench-", ignore_cleanup_errors=True) as directory:
-        scratch = Path(directory)
-        # PostgreSQL runs as another user when we are root and has to get in.
-        scratch.chmod(0o711)
+    with scratch_directory() as scratch:
         samples = measure(
             encoder=arguments.encoder,
             images=arguments.images,
@@ -157,9 +149,9 @@ def main() -> None:
     show(samples, console=console)
     facts = machine_facts("onnxruntime-gpu")
     console.print(facts)
-    if arguments.out:
-        figures = {"machine": facts, "encoder": arguments.encoder, "samples": [asdict(sample) for sample in samples]}
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    write_figures(
+        arguments.out, machine=facts, encoder=arguments.encoder, samples=[asdict(sample) for sample in samples]
+    )
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter
 
 import psycopg
@@ -21,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from api.app import create_app
-from benchmarks.place import make_place
+from benchmarks.place import make_place, scratch_directory
 from defectoscope.connect import open_database
 from defectoscope.database import Database
 from defectoscope.embedded.stack import EmbeddedStack
@@ -84,23 +82,20 @@ def main() -> None:
     arguments = parser.parse_args()
     configure_logs(level="warning", form="console", service="bench")
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="defectoscope-bench-", ignore_cleanup_errors=True) as scratch:
-        # PostgreSQL runs as another user when we are root and has to get in.
-        Path(scratch).chmod(0o711)
-        with EmbeddedStack(Path(scratch) / "data") as connections:
-            settings = make_place(connections, scratch=Path(scratch)).settings
-            started = perf_counter()
-            rows = _fill(settings, images=arguments.images - arguments.images % _CHUNK_SIZE, jobs=arguments.jobs)
-            console.print(f"{rows} in {perf_counter() - started:.0f} s")
-            with TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as client:
-                paths = _routes(client, arguments.jobs)
-                # As `python -m api` does before it serves.
-                gc.collect()
-                gc.freeze()
-                times = {path: _time_route(client, path, arguments.repeats) for path in paths}
-            database = open_database(settings)
-            times["claim a chunk"] = _time_claims(database, arguments.repeats)
-            database.close()
+    with scratch_directory() as scratch, EmbeddedStack(scratch / "data") as connections:
+        settings = make_place(connections, scratch=scratch).settings
+        started = perf_counter()
+        rows = _fill(settings, images=arguments.images - arguments.images % _CHUNK_SIZE, jobs=arguments.jobs)
+        console.print(f"{rows} in {perf_counter() - started:.0f} s")
+        with TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as client:
+            paths = _routes(client, arguments.jobs)
+            # As `python -m api` does before it serves.
+            gc.collect()
+            gc.freeze()
+            times = {path: _time_route(client, path, arguments.repeats) for path in paths}
+        database = open_database(settings)
+        times["claim a chunk"] = _time_claims(database, arguments.repeats)
+        database.close()
     console.print(_table(times))
 
 

@@ -6,8 +6,10 @@ import math
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -53,6 +55,16 @@ class DrawnImage:
 
     jpeg: bytes
     class_mask: UInt8Array
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """Yield an empty directory that other users may pass through, and delete it in the end."""
+    with tempfile.TemporaryDirectory(prefix="defectoscope-bench-", ignore_cleanup_errors=True) as directory:
+        scratch = Path(directory)
+        # PostgreSQL runs as another user when we are root and has to get in.
+        scratch.chmod(0o711)
+        yield scratch
 
 
 def make_place(

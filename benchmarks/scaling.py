@@ -9,8 +9,6 @@ time of each server for an image, and transactions and broker commands for an im
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +23,16 @@ from rich.table import Table
 from benchmarks.figures import share_of_linear
 from benchmarks.jobs import images_of, run_job, wait_until_warm
 from benchmarks.models import costless_model, put_in_service
-from benchmarks.place import Place, draw_turned, make_place, numbered, store_images, worker_process
+from benchmarks.output import add_out_option, met, write_figures
+from benchmarks.place import (
+    Place,
+    draw_turned,
+    make_place,
+    numbered,
+    scratch_directory,
+    store_images,
+    worker_process,
+)
 from benchmarks.processes import cpu_s, machine_facts
 from defectoscope.connect import open_database, s3_config
 from defectoscope.embedded.stack import Connections, EmbeddedStack
@@ -185,8 +192,7 @@ def show(runs: Sequence[Run], *, sleep_s: float, console: Console) -> None:
         )
     console.print(table)
     console.print("Every figure from the fourth column on is for an image; milliseconds are of CPU time.")
-    verdict = "met" if min(shares) >= GOAL_SHARE else "MISSED"
-    console.print(f"Goal: at least {GOAL_SHARE} of linear; {verdict}.")
+    console.print(f"Goal: at least {GOAL_SHARE} of linear; {met(min(shares) >= GOAL_SHARE)}.")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -195,7 +201,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="processes in each run")
     parser.add_argument("--images", type=int, default=1280, help="in the job")
     parser.add_argument("--sleep-ms", type=float, default=400, help="that every model call takes")
-    parser.add_argument("--out", type=Path, help="file for the raw figures")
+    add_out_option(parser)
     return parser
 
 
@@ -205,10 +211,7 @@ def main() -> None:
     configure_logs(level="warning", form="console", service="bench")
     console = Console(width=140)
     sleep_s = arguments.sleep_ms / 1000
-    with tempfile.TemporaryDirectory(prefix="defectoscope-bench-", ignore_cleanup_errors=True) as directory:
-        scratch = Path(directory)
-        # PostgreSQL runs as another user when we are root and has to get in.
-        scratch.chmod(0o711)
+    with scratch_directory() as scratch:
         stack = EmbeddedStack(scratch / "data")
         with stack as connections:
             storage = open_s3(s3_config(make_place(connections, scratch=scratch).settings))
@@ -229,9 +232,7 @@ def main() -> None:
     show(runs, sleep_s=sleep_s, console=console)
     facts = machine_facts("celery", "sqlalchemy", "onnxruntime-gpu")
     console.print(facts)
-    if arguments.out:
-        figures = {"machine": facts, "sleep_s": sleep_s, "runs": [asdict(run) for run in runs]}
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    write_figures(arguments.out, machine=facts, sleep_s=sleep_s, runs=[asdict(run) for run in runs])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.output import add_out_option, write_figures
 from defectoscope.cli.dataset_folder import read_folder
 from defectoscope.database import Split
 from defectoscope.dataset.formats import LabelledPicture
@@ -285,7 +286,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a model file; by default one is trained")
     parser.add_argument("--budget-s", type=float, default=900, help="no epoch is begun that would end later than this")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
-    parser.add_argument("--out", type=Path, help="file for the raw figures")
+    add_out_option(parser)
     arguments = parser.parse_args()
     console = Console(width=130)
 
@@ -312,9 +313,7 @@ def main() -> None:
     better = sum(by_image["tile"][name] > by_image["stretch"][name] for name in by_image["tile"])
     worse = sum(by_image["tile"][name] < by_image["stretch"][name] for name in by_image["tile"])
     console.print(f"By image: tile has the greater IoU in {better}, stretch in {worse}.")
-    if arguments.out is not None:
-        figures |= {"scores": [asdict(one) for one in scores], "iou_by_image": by_image}
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    write_figures(arguments.out, **figures, scores=[asdict(one) for one in scores], iou_by_image=by_image)
 
 
 if __name__ == "__main__":

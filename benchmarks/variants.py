@@ -9,7 +9,6 @@ network is a trained one.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.output import add_out_option, write_figures
 from defectoscope.errors import InvalidModel
 from defectoscope.samples import generate_samples
 from defectoscope.segmentation import Engine, UInt8Array, per_image_mean, pooled, to_model_input
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, help="a trained fp32 file of MobileNetV2, instead of two minutes' training"
     )
-    parser.add_argument("--out", type=Path, help="file for the raw figures")
+    add_out_option(parser)
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="defectoscope-bench-") as directory:
@@ -214,9 +214,7 @@ def main() -> None:
             for case in CASES
         ]
     show(measured, print_line=Console(width=120).print)
-    if arguments.out:
-        figures = [{**asdict(one), "ratio": one.ratio} for one in measured]
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    write_figures(arguments.out, cases=[{**asdict(one), "ratio": one.ratio} for one in measured])
 
 
 if __name__ == "__main__":

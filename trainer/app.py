@@ -13,7 +13,7 @@ from celery.signals import setup_logging, worker_ready, worker_shutdown
 
 from defectoscope.errors import DefectoscopeError
 from defectoscope.logs import configure_logs
-from defectoscope.metrics import GpuMemory, serve_metrics
+from defectoscope.metrics import GpuMemory, open_figures, serve_metrics
 from defectoscope.queue import make_celery
 from defectoscope.settings import Settings, load_settings, required
 from trainer import metrics
@@ -64,15 +64,15 @@ def _configure_logs(**_: object) -> None:
 @worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
 def _serve_metrics(**_: object) -> None:
     # Imported only now: what the database knows of models brings numpy with it, which beat has no use for.
-    from trainer.figures import open_figures  # noqa: PLC0415
+    from trainer.figures import FAMILIES, read_figures  # noqa: PLC0415
 
-    figures = open_figures(_settings)
+    figures = open_figures(_settings, families=FAMILIES, read=read_figures)
     _until_shutdown.callback(figures.close)
     exposition = serve_metrics(
         [metrics.REGISTRY, figures, GpuMemory()], host=_settings.metrics.host, port=_settings.metrics.trainer_port
     )
     if exposition is not None:
-        _until_shutdown.enter_context(exposition)
+        _until_shutdown.callback(exposition.close)
 
 
 @worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]

@@ -11,27 +11,17 @@ from collections.abc import Iterator
 
 from sqlalchemy.orm import Session
 
-from defectoscope.database import Database, RunTrigger, TrainingRunState
-from defectoscope.metrics import DatabaseFigures, Family, Reading
+from defectoscope.database import RunTrigger, TrainingRunState
+from defectoscope.metrics import Family, Reading
 from defectoscope.registry.tally import count_decisions
-from defectoscope.settings import Settings, required
 from defectoscope.training.progress import (
     RunningRun,
     count_ended_runs,
     count_nights,
-    count_unfinished_runs,
     list_running_runs,
     sum_stage_seconds,
 )
 
-#: A figure that takes longer is not worth its cost.
-STATEMENT_TIMEOUT_S = 2
-
-UNFINISHED_RUNS = Family(
-    name="defectoscope_training_runs_unfinished",
-    meaning="Training runs that have not ended, by state.",
-    labels=("state",),
-)
 ENDED_RUNS = Family(
     name="defectoscope_training_runs_total",
     meaning="Training runs that have ended; `code` is that of the error, empty for those that succeeded.",
@@ -80,7 +70,6 @@ LAST_NIGHT = Family(
     meaning="When the last night was held, seconds since 1970; absent before the first one.",
 )
 FAMILIES = (
-    UNFINISHED_RUNS,
     ENDED_RUNS,
     STAGE,
     STAGE_SECONDS,
@@ -94,21 +83,8 @@ FAMILIES = (
 )
 
 
-def open_figures(settings: Settings) -> DatabaseFigures:
-    """Return the collector of what the database knows; nothing connects yet.
-
-    Raises:
-        SettingMissing: the database's URL is not set.
-    """
-    url = required(settings.database.url, "database.url").get_secret_value()
-    database = Database(url, pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
-    return DatabaseFigures(database, families=FAMILIES, read=read_figures)
-
-
 def read_figures(session: Session) -> Iterator[Reading]:
     """Yield what the database knows of training."""
-    for state, count in count_unfinished_runs(session).items():
-        yield UNFINISHED_RUNS, (state.value,), count
     yield from _ended(session)
     for stage, seconds in sum_stage_seconds(session).items():
         yield STAGE_SECONDS, (stage,), seconds

@@ -58,7 +58,7 @@ def _serve_metrics(**_: object) -> None:
         [metrics.REGISTRY, GpuMemory()], host=settings.metrics.host, port=settings.metrics.worker_port
     )
     if exposition is not None:
-        _until_shutdown.enter_context(exposition)
+        _until_shutdown.callback(exposition.close)
 
 
 @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]

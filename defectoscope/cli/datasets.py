@@ -11,6 +11,7 @@ import typer
 
 from defectoscope.cli.moments import format_time
 from defectoscope.cli.output import (
+    answer,
     note,
     print_facts,
     print_json,
@@ -18,7 +19,6 @@ from defectoscope.cli.output import (
     print_table,
     print_title,
     progress,
-    say,
 )
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
 
@@ -143,10 +143,11 @@ def export_dataset(
                     bar.advance()
 
             write(pictures(), out, chosen=chosen)
-    if as_json:
-        print_json({"dataset": dataset, "format": chosen, "directory": str(out)})
-        return
-    say(f"Wrote {_count(total, 'image')} of {dataset['reference']} with labels to {out}.")
+    answer(
+        {"dataset": dataset, "format": chosen, "directory": str(out)},
+        f"Wrote {_count(total, 'image')} of {dataset['reference']} with labels to {out}.",
+        as_json=as_json,
+    )
 
 
 @app.command("list")

@@ -10,7 +10,7 @@ import typer
 from defectoscope.cli.job_report import FINAL_STATES, has_succeeded, job_state_text, print_job
 from defectoscope.cli.job_sources import make_source
 from defectoscope.cli.moments import format_duration, format_time, seconds_between
-from defectoscope.cli.output import note, print_json, print_json_items, print_table, progress, say, state_text
+from defectoscope.cli.output import answer, note, print_json, print_json_items, print_table, progress, say, state_text
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
 from defectoscope.cli.watching import watch_until
 
@@ -222,12 +222,12 @@ def cancel(job_id: JobId, as_json: JsonOption = False) -> None:
     """Cancel a job: what has not begun is left out, what is done stays."""
     with open_client() as client:
         job = client.jobs.cancel(job_id)
-    if as_json:
-        print_json(job)
-    elif job["state"] == "cancelled":
-        say(f"Job {job_id} is cancelled; {job['images']['succeeded']} of {job['images']['total']} images were done.")
+    images = job["images"]
+    if job["state"] == "cancelled":
+        sentence = f"Job {job_id} is cancelled; {images['succeeded']} of {images['total']} images were done."
     else:
-        say(f"Job {job_id} is being cancelled; the images in work are finished first.")
+        sentence = f"Job {job_id} is being cancelled; the images in work are finished first."
+    answer(job, sentence, as_json=as_json)
 
 
 @app.command()
@@ -238,10 +238,7 @@ def pause(job_id: JobId, as_json: JsonOption = False) -> None:
     """
     with open_client() as client:
         job = client.jobs.pause(job_id)
-    if as_json:
-        print_json(job)
-    else:
-        say(f"Job {job_id} is paused; {job['images']['pending']} images are left.")
+    answer(job, f"Job {job_id} is paused; {job['images']['pending']} images are left.", as_json=as_json)
 
 
 @app.command()
@@ -249,10 +246,7 @@ def resume(job_id: JobId, as_json: JsonOption = False) -> None:
     """Go on with a paused job."""
     with open_client() as client:
         job = client.jobs.resume(job_id)
-    if as_json:
-        print_json(job)
-    else:
-        say(f"Job {job_id} goes on; {job['images']['pending']} images are left.")
+    answer(job, f"Job {job_id} goes on; {job['images']['pending']} images are left.", as_json=as_json)
 
 
 @app.command()
@@ -264,10 +258,7 @@ def prioritise(
     """Change the priority of a job: workers take chunks of jobs with a higher one first."""
     with open_client() as client:
         job = client.jobs.prioritise(job_id, priority)
-    if as_json:
-        print_json(job)
-    else:
-        say(f"Job {job_id} has {priority} priority.")
+    answer(job, f"Job {job_id} has {priority} priority.", as_json=as_json)
 
 
 @app.command()
@@ -281,10 +272,8 @@ def retry(
         job = client.jobs.retry(job_id)
         if watch:
             _watch_and_report(client, job_id, as_json=as_json)
-        elif as_json:
-            print_json(job)
         else:
-            say(f"Job {job_id} is at work again: {job['images']['pending']} images.")
+            answer(job, f"Job {job_id} is at work again: {job['images']['pending']} images.", as_json=as_json)
 
 
 def watch_job(client: Client, job_id: int) -> Job:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from defectoscope.cli.model_ledger import Number
-from defectoscope.cli.output import format_bytes, note, print_json, say
+from defectoscope.cli.output import answer, format_bytes, note, print_json, say
 from defectoscope.cli.session import JsonOption, open_client
 from defectoscope.cli.trainer_process import convert_to_plain
 from defectoscope.errors import InvalidRequest
@@ -106,10 +106,8 @@ def bundle(
         )
         size_bytes = archive.stat().st_size
         _move(archive, target)
-    if as_json:
-        print_json({"file": str(target), "variant": variant, "size_bytes": size_bytes})
-        return
-    say(f"Wrote {target} ({format_bytes(size_bytes)}).")
+    written = {"file": str(target), "variant": variant, "size_bytes": size_bytes}
+    answer(written, f"Wrote {target} ({format_bytes(size_bytes)}).", as_json=as_json)
 
 
 def _target(out: Path | None, name: str) -> Path:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from defectoscope.cli.moments import format_time, read_moment
-from defectoscope.cli.output import Cell, note, print_json, print_table, say
+from defectoscope.cli.output import Cell, answer, note, print_json, print_table, say
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
 from defectoscope.errors import InvalidRequest
 
@@ -83,10 +83,8 @@ def retire(
     """
     with open_client() as client:
         model = client.models.retire(number, actor=account(), reason=reason, drop_weights=drop_weights)
-    if as_json:
-        print_json(model)
-        return
-    say(f"Model {number} is retired{' and its files are deleted' if drop_weights else ''}.")
+    dropped = " and its files are deleted" if drop_weights else ""
+    answer(model, f"Model {number} is retired{dropped}.", as_json=as_json)
 
 
 def history(

@@ -83,6 +83,20 @@ def say(text: str = "", *, style: str = "") -> None:
     out().print(Text(clean(text), style=style), soft_wrap=True)
 
 
+def answer(value: object, sentence: str, *, as_json: bool) -> None:
+    """Print what a command came to.
+
+    Args:
+        value: the whole of it, for a program.
+        sentence: the same in short, for a person.
+        as_json: whether a program asks.
+    """
+    if as_json:
+        print_json(value)
+    else:
+        say(sentence)
+
+
 def note(text: str) -> None:
     """Print a line about what is going on, on standard error."""
     err().print(Text(clean(text), style="dim"), soft_wrap=True)

@@ -12,6 +12,7 @@ import typer
 
 from defectoscope.cli.moments import format_time
 from defectoscope.cli.output import (
+    answer,
     clean,
     print_facts,
     print_json,
@@ -19,7 +20,6 @@ from defectoscope.cli.output import (
     print_table,
     print_title,
     progress,
-    say,
     state_text,
 )
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
@@ -138,11 +138,9 @@ def download(
                     bar.advance()
                     for kind in written:
                         counts[kind] += 1
-    if as_json:
-        print_json({"directory": str(out), **counts})
-    else:
-        parts = " and ".join(f"{count} {kind}" for kind, count in counts.items())
-        say(f"Downloaded {parts} of {total} images to {out}.")
+    parts = " and ".join(f"{count} {kind}" for kind, count in counts.items())
+    sentence = f"Downloaded {parts} of {total} images to {out}."
+    answer({"directory": str(out), **counts}, sentence, as_json=as_json)
 
 
 def _fetch(client: Client, item: JobItem, name: str, *, out: Path, kinds: Sequence[str]) -> list[str]:

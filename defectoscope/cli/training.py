@@ -12,6 +12,7 @@ import typer
 from defectoscope.cli.moments import format_duration, format_time, seconds_between
 from defectoscope.cli.output import (
     Cell,
+    answer,
     note,
     print_facts,
     print_json,
@@ -129,10 +130,7 @@ def cancel(run_id: RunId, as_json: JsonOption = False) -> None:
     """Cancel a training run; the trainer stops within seconds and nothing is published."""
     with open_client() as client:
         run = client.training.cancel(run_id)
-    if as_json:
-        print_json(run)
-    else:
-        say(f"Training run {run_id} is cancelled.")
+    answer(run, f"Training run {run_id} is cancelled.", as_json=as_json)
 
 
 @app.command()
@@ -147,10 +145,7 @@ def report(
     target = out or Path(f"training-run-{run_id}.html")
     with open_client() as client:
         client.training.download_report(run_id, target)
-    if as_json:
-        print_json({"file": str(target)})
-    else:
-        say(f"Wrote {target}.")
+    answer({"file": str(target)}, f"Wrote {target}.", as_json=as_json)
 
 
 @app.command()

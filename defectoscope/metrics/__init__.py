@@ -6,9 +6,9 @@ the work: figures that cannot be had are missing.
 
 from __future__ import annotations
 
-from defectoscope.metrics.database import DatabaseFigures, Reading
+from defectoscope.metrics.database import DatabaseFigures, Reading, open_figures
 from defectoscope.metrics.exposition import Exposition, serve_metrics
 from defectoscope.metrics.families import Family
 from defectoscope.metrics.gpu import GpuMemory
 
-__all__ = ["DatabaseFigures", "Exposition", "Family", "GpuMemory", "Reading", "serve_metrics"]
+__all__ = ["DatabaseFigures", "Exposition", "Family", "GpuMemory", "Reading", "open_figures", "serve_metrics"]

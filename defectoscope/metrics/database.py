@@ -16,8 +16,12 @@ from sqlalchemy.orm import Session
 from defectoscope.database import Database
 from defectoscope.errors import DatabaseUnavailable
 from defectoscope.metrics.families import Family
+from defectoscope.settings import Settings, required
 
 log = structlog.get_logger(__name__)
+
+#: A figure that takes longer is not worth its cost.
+STATEMENT_TIMEOUT_S = 2
 
 #: A figure of a family: values of the labels, and the number.
 Reading = tuple[Family, tuple[str, ...], float]
@@ -92,3 +96,21 @@ class DatabaseFigures(Collector):
             DATABASE_UP.metric([((), 1.0)]),
             *(family.metric(series[family.name]) for family in self._families),
         ]
+
+
+def open_figures(
+    settings: Settings, *, families: Sequence[Family], read: Callable[[Session], Iterable[Reading]]
+) -> DatabaseFigures:
+    """Return a collector with a connection of its own; nothing connects yet.
+
+    Args:
+        settings: where the database is.
+        families: everything that ``read`` may return.
+        read: returns the figures, in one transaction.
+
+    Raises:
+        SettingMissing: the database's URL is not set.
+    """
+    url = required(settings.database.url, "database.url").get_secret_value()
+    database = Database(url, pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
+    return DatabaseFigures(database, families=families, read=read)

@@ -11,8 +11,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Thread
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import structlog
@@ -28,7 +27,7 @@ _SILENCE_S = 10.0
 
 
 class Exposition:
-    """A server that runs. Leaving the `with` block ends it."""
+    """A server that runs until it is closed."""
 
     def __init__(self, server: WSGIServer, *, host: str) -> None:
         """Serve from a thread of its own; `serve_metrics` makes the server."""
@@ -36,14 +35,6 @@ class Exposition:
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}{PATH}"
         self._thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the server; a second call does nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from urllib.request import urlopen
 
 import pytest
@@ -17,7 +17,7 @@ import trainer.figures
 import trainer.metrics
 import worker.metrics
 from defectoscope.database import DatasetRevision
-from defectoscope.metrics import GpuMemory, serve_metrics
+from defectoscope.metrics import GpuMemory, open_figures, serve_metrics
 from defectoscope.training import add_stage_seconds, claim_run, record_metrics, report_stage, request_training
 
 #: Of Prometheus itself, for every target.
@@ -55,9 +55,12 @@ def served(settings, training, tmp_path, monkeypatch):
     worker.metrics.show_model_version(3, variant="fp32", provider="CPUExecutionProvider")
     api.metrics.observe_request(method="GET", route="/v1/jobs", status=200, seconds=0.01)
     with ExitStack() as open_until_read:
-        of_api, of_trainer = api.metrics.open_figures(settings), trainer.figures.open_figures(settings)
-        open_until_read.callback(of_api.close)
-        open_until_read.callback(of_trainer.close)
+        of_api, of_trainer = (
+            open_until_read.enter_context(
+                closing(open_figures(settings, families=module.FAMILIES, read=module.read_figures))
+            )
+            for module in (api.metrics, trainer.figures)
+        )
         collectors = {
             "api": [api.metrics.REGISTRY, of_api],
             "worker": [worker.metrics.REGISTRY, GpuMemory()],
@@ -70,7 +73,7 @@ def families_of(until_read, collectors):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    exposition = until_read.enter_context(serve_metrics(collectors, host="127.0.0.1", port=port))
+    exposition = until_read.enter_context(closing(serve_metrics(collectors, host="127.0.0.1", port=port)))
     with urlopen(exposition.url, timeout=20) as answer:  # noqa: S310 -- our own address
         return list(text_string_to_metric_families(answer.read().decode()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -50,7 +50,7 @@ def scrape(url):
 
 
 def test_figures_are_read_over_http(counted, port):
-    with serve_metrics([counted], host=HOST, port=port) as exposition:
+    with closing(serve_metrics([counted], host=HOST, port=port)) as exposition:
         families = scrape(exposition.url)
 
     assert exposition.url == f"http://{HOST}:{port}/metrics"
@@ -59,7 +59,7 @@ def test_figures_are_read_over_http(counted, port):
 
 
 def test_nothing_but_figures_is_served(counted, port):
-    with serve_metrics([counted], host=HOST, port=port) as exposition, pytest.raises(HTTPError) as refused:
+    with closing(serve_metrics([counted], host=HOST, port=port)) as exposition, pytest.raises(HTTPError) as refused:
         urlopen(exposition.url.replace("/metrics", "/"), timeout=5)  # noqa: S310 -- our own address
 
     with refused.value as answer:
@@ -69,8 +69,8 @@ def test_nothing_but_figures_is_served(counted, port):
 
 def test_several_processes_find_a_port_each(counted, port):
     with (
-        serve_metrics([counted], host=HOST, port=port) as first,
-        serve_metrics([], host=HOST, port=port) as second,
+        closing(serve_metrics([counted], host=HOST, port=port)) as first,
+        closing(serve_metrics([], host=HOST, port=port)) as second,
     ):
         answers = [scrape(exposition.url).keys() for exposition in (first, second)]
 
@@ -108,7 +108,7 @@ def test_port_0_serves_nothing(counted):
 
 def test_the_port_is_free_again_afterwards(counted, port):
     for _ in range(2):
-        with serve_metrics([counted], host=HOST, port=port) as exposition:
+        with closing(serve_metrics([counted], host=HOST, port=port)) as exposition:
             assert exposition.url.endswith(f":{port}/metrics")
 
     with pytest.raises(ConnectionRefusedError):

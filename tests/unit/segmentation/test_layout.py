@@ -11,21 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defectoscope.errors import InvalidImage, InvalidRequest
-from defectoscope.segmentation import ModelContract, SegmentationParams, find_defects, lay_out, segment, segment_batch
+from defectoscope.segmentation import SegmentationParams, find_defects, lay_out, segment, segment_batch
 from defectoscope.segmentation.placement import fit_box_xyxy, place_tiles
+from tests import models
 
-CONTRACT = ModelContract(
-    input_size_wh=(40, 32),
-    resize_policy="tile",
-    threshold=0.5,
-    min_area_px=1,
-    class_names=("background", "defect"),
-    architecture="threshold",
-    encoder="none",
-    dataset_revision=None,
-    version=None,
-    tile_overlap_px=10,
-    model_scale=1.0,
+CONTRACT = dataclasses.replace(
+    models.CONTRACT, input_size_wh=(40, 32), resize_policy="tile", tile_overlap_px=10, model_scale=1.0
 )
 PARAMS = SegmentationParams(threshold=0.5, min_area_px=1)
 side = st.integers(1, 150)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 
@@ -10,26 +11,16 @@ from hypothesis import strategies as st
 
 from defectoscope.errors import InvalidImage, InvalidModel, InvalidRequest
 from defectoscope.segmentation import (
-    ModelContract,
     SegmentationParams,
     from_model_output,
     segment,
     segment_batch,
     to_model_input,
 )
+from tests import models
 from tests.images import draw_part
 
-CONTRACT = ModelContract(
-    input_size_wh=(32, 24),
-    resize_policy="stretch",
-    threshold=0.5,
-    min_area_px=1,
-    class_names=("background", "defect"),
-    architecture="threshold",
-    encoder="none",
-    dataset_revision=None,
-    version=None,
-)
+CONTRACT = dataclasses.replace(models.CONTRACT, input_size_wh=(32, 24))
 
 
 def find_dark(inputs):
