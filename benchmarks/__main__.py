@@ -12,22 +12,26 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import median_ratio
+from benchmarks.models import add_model_options, model_to_measure
 from benchmarks.output import add_out_option, write_figures
 from benchmarks.pipeline import CASES, Measurement, measure
 from benchmarks.place import scratch_directory
 from benchmarks.processes import machine_facts
 from defectoscope.embedded.stack import EmbeddedStack
+from defectoscope.logs import configure_logs
 from worker.metrics import STAGES
 
 
 def main() -> None:
     """Measure every case, print the table, write the raw figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--images", type=int, default=128, help="images in each job")
+    parser.add_argument("--images", type=int, default=512, help="images in each job")
     parser.add_argument("--case", type=int, choices=range(len(CASES)), help="only this one")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats, of which the median counts")
+    add_model_options(parser)
     add_out_option(parser, default=Path("benchmark-results.json"))
     arguments = parser.parse_args()
+    configure_logs(level="warning", form="console", service="bench")
 
     with scratch_directory() as scratch:
         stack = EmbeddedStack(scratch / "data")
@@ -35,6 +39,7 @@ def main() -> None:
             measured = [
                 measure(
                     case,
+                    model=model_to_measure(case.encoder, kept_in=arguments.models, training_s=arguments.training_s),
                     connections=connections,
                     servers=list(stack.supervisor.guardian_ids().values()),
                     scratch=scratch / str(number),

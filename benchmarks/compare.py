@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import median_ratio
-from benchmarks.models import ModelFiles, kept_model, random_model, trained_model
+from benchmarks.models import add_model_options, model_to_measure
 from benchmarks.ours import Ours
 from benchmarks.output import add_out_option, write_figures
 from benchmarks.peers.running import PEERS, Peer, PeerFailed, Turn, make_environment, run_peer
@@ -87,7 +87,7 @@ class Options:
     images: int
     repeats: int
     training_s: float
-    model_dir: Path | None
+    models: Path
     environments: Path
     peers: Sequence[Peer]
 
@@ -104,7 +104,9 @@ def compare(options: Options, *, stack: EmbeddedStack, connections: Connections,
     Returns:
         The worker first.
     """
-    model = _make_model(options, scratch / "model")
+    made = model_to_measure(options.encoder, kept_in=options.models, training_s=options.training_s)
+    # No peer drops small regions, and masks are to be compared.
+    model = replace(made, contract=replace(made.contract, min_area_px=1))
     threads = machine_facts()["cores"]
     place = make_place(
         connections,
@@ -181,19 +183,6 @@ def _draw(count: int, *, seed: int, options: Options, storage: Storage) -> tuple
     return images, store_images([image.jpeg for image in images], storage=storage, prefix=f"bench/images/{seed}")
 
 
-def _make_model(options: Options, directory: Path) -> ModelFiles:
-    if options.training_s and options.model_dir is not None:
-        made = kept_model(options.model_dir, encoder=options.encoder) or trained_model(
-            options.encoder, directory=options.model_dir, time_budget_s=options.training_s
-        )
-    elif options.training_s:
-        made = trained_model(options.encoder, directory=directory, time_budget_s=options.training_s)
-    else:
-        made = random_model(options.encoder, directory=directory)
-    # No peer drops small regions, and masks are to be compared.
-    return replace(made, contract=replace(made.contract, min_area_px=1))
-
-
 def _take_turn(side: Side, act: Callable[[], Turn], *, servers: Sequence[int]) -> None:
     if side.failure is not None:
         return
@@ -262,8 +251,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("W", "H"), help="of the images")
     parser.add_argument("--images", type=int, default=128, help="images in a turn")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side, of which the median counts")
-    parser.add_argument("--training-s", type=float, default=300, help="for the network's epochs; 0 leaves it untrained")
-    parser.add_argument("--model-dir", type=Path, help="keep the trained network there, or use the one kept there")
+    add_model_options(parser)
     parser.add_argument(
         "--peers", nargs="*", default=[peer.module for peer in PEERS], choices=[peer.module for peer in PEERS]
     )
@@ -283,7 +271,7 @@ def main() -> None:
         images=arguments.images,
         repeats=arguments.repeats,
         training_s=arguments.training_s,
-        model_dir=arguments.model_dir,
+        models=arguments.models,
         environments=arguments.environments,
         peers=[peer for peer in PEERS if peer.module in arguments.peers],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,19 +116,31 @@ def trained_model(encoder: str, *, directory: Path, time_budget_s: float) -> Mod
     return ModelFiles(contract=built.contract, fp32=fp32, int8=int8, weights=built.weights_path)
 
 
-def kept_model(directory: Path, *, encoder: str) -> ModelFiles | None:
-    """Return the model that an earlier run left in a directory of `trained_model`; None where there is none.
+def model_to_measure(encoder: str, *, kept_in: Path, training_s: float) -> ModelFiles:
+    """Return the model that an earlier benchmark trained, or train one and keep it: all benchmarks measure the same.
 
-    Raises:
-        RuntimeError: it is of another encoder.
+    Args:
+        encoder: of the network.
+        kept_in: a directory of this name below it holds the files.
+        training_s: for the epochs.
     """
+    directory = kept_in / encoder
+    return _kept_model(directory) or trained_model(encoder, directory=directory, time_budget_s=training_s)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Let the command line say where trained networks are kept, and for how long one is trained where none is."""
+    parser.add_argument(
+        "--models", type=Path, default=Path(".benchmark-models"), help="where trained networks are kept between runs"
+    )
+    parser.add_argument("--training-s", type=float, default=300, help="for the epochs of a network that is not there")
+
+
+def _kept_model(directory: Path) -> ModelFiles | None:
     fp32, int8 = directory / "model.onnx", directory / _INT8_NAME
     if not int8.exists():
         return None
-    contract = read_contract(fp32)
-    if contract.encoder != encoder:
-        raise RuntimeError(f"{fp32} is a network with {contract.encoder} and not with {encoder}.")
-    return ModelFiles(contract=contract, fp32=fp32, int8=int8, weights=directory / BEST_NAME)
+    return ModelFiles(contract=read_contract(fp32), fp32=fp32, int8=int8, weights=directory / BEST_NAME)
 
 
 def costless_model(path: Path) -> ModelFiles:

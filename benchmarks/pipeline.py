@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
-from benchmarks.models import random_model
+from benchmarks.models import ModelFiles
 from benchmarks.ours import Ours
 from benchmarks.place import draw_images, make_place, store_images
 from benchmarks.processes import cpu_s
@@ -29,9 +29,6 @@ from worker.engine import OnnxEngine
 BATCH_SIZE = 8
 
 _IMAGE_SEED = 1
-#: Regions below this share of the image are dropped, which leaves a handful of defects, as in the drawn samples:
-#: masks of a network from a random start are more ragged than real ones, and each region costs time and a row.
-_LEAST_REGION_SHARE = 0.0008
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +72,20 @@ class Measurement:
 
 
 def measure(
-    case: Case, *, connections: Connections, servers: Sequence[int], scratch: Path, images: int, repeats: int
+    case: Case,
+    *,
+    model: ModelFiles,
+    connections: Connections,
+    servers: Sequence[int],
+    scratch: Path,
+    images: int,
+    repeats: int,
 ) -> Measurement:
     """Run a case.
 
     Args:
         case: what.
+        model: with the encoder of the case.
         connections: running servers; a database of its own is made on them.
         servers: their processes, below this one.
         scratch: a directory that does not exist yet.
@@ -91,11 +96,8 @@ def measure(
     place = make_place(connections, scratch=scratch, sections={"worker": {"batch_size": BATCH_SIZE, "variant": "int8"}})
     files = [image.jpeg for image in draw_images(images, size_wh=case.size_wh, seed=_IMAGE_SEED)]
     keys = store_images(files, storage=open_s3(s3_config(place.settings)), prefix=f"bench/{case.encoder}")
-    model = random_model(case.encoder, directory=scratch / "model")
     if model.int8 is None:
         raise RuntimeError("There is no int8 file.")
-    least_region_px = round(case.size_wh[0] * case.size_wh[1] * _LEAST_REGION_SHARE)
-    model = replace(model, contract=replace(model.contract, min_area_px=least_region_px))
     engine = OnnxEngine(model.int8, options=EngineOptions(device="cpu", batch_size=BATCH_SIZE))
     ready = [_model_input(data, engine) for data in files]
     measurement = Measurement(case=case.name, images=images)

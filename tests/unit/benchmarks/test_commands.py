@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-MODULES = ("compare", "gpu", "latency", "memory", "scaling")
+MODULES = ("compare", "enumeration", "gpu", "latency", "memory", "scaling")
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -20,7 +20,7 @@ def test_a_benchmark_explains_its_command_line(module, capsys):
     assert f"python -m benchmarks.{module}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("module", ["compare", "latency", "memory", "scaling"])
+@pytest.mark.parametrize("module", ["compare", "enumeration", "latency", "memory", "scaling"])
 def test_a_benchmark_runs_without_arguments(module):
     parser = importlib.import_module(f"benchmarks.{module}").make_parser()
 
