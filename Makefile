@@ -48,10 +48,17 @@ contracts: setup  ## Check who may import whom
 migrations: setup  ## Upgrade, compare, downgrade and upgrade an empty database
 	@$(BIN)/pytest --quiet tests/integration/database/test_migrations.py
 
-bench: setup  ## Measure, as ratios within one run
-	@$(BIN)/python -m benchmarks
-	@$(BIN)/python -m benchmarks.variants
-	@$(BIN)/python -m benchmarks.training
+bench: setup  ## Measure everything, as ratios within one run (about 50 minutes on 2 cores)
+	@mkdir -p benchmark-results
+	@$(BIN)/python -m benchmarks --out benchmark-results/worker.json
+	@$(BIN)/python -m benchmarks.compare --out benchmark-results/peers.json
+	@$(BIN)/python -m benchmarks.memory --out benchmark-results/memory.json
+	@$(BIN)/python -m benchmarks.latency --out benchmark-results/latency.json
+	@$(BIN)/python -m benchmarks.scaling --out benchmark-results/scaling.json
+	@$(BIN)/python -m benchmarks.enumeration --out benchmark-results/enumeration.json
+	@$(BIN)/python -m benchmarks.million --out benchmark-results/million.json
+	@$(BIN)/python -m benchmarks.variants --out benchmark-results/variants.json
+	@$(BIN)/python -m benchmarks.training --out benchmark-results/training.json
 
 ci: lint types contracts migrations test  ## Everything that must pass before a commit lands
 

@@ -6,7 +6,6 @@ import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--case", type=int, choices=range(len(CASES)), help="only this one")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats, of which the median counts")
     add_model_options(parser)
-    add_out_option(parser, default=Path("benchmark-results.json"))
+    add_out_option(parser)
     arguments = parser.parse_args()
     configure_logs(level="warning", form="console", service="bench")
 

@@ -249,8 +249,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare")
     parser.add_argument("--encoder", default="resnet101", help="of DeepLabV3+ at 256 x 256")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("W", "H"), help="of the images")
-    parser.add_argument("--images", type=int, default=128, help="images in a turn")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each side, of which the median counts")
+    parser.add_argument("--images", type=int, default=384, help="images in a turn")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each side, of which the median counts")
     add_model_options(parser)
     parser.add_argument(
         "--peers", nargs="*", default=[peer.module for peer in PEERS], choices=[peer.module for peer in PEERS]

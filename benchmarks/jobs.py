@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic, perf_counter, sleep
 
-from sqlalchemy import func, select
-
 from benchmarks.place import Place, job_params
 from defectoscope.connect import open_database, open_queue
-from defectoscope.database import Database, Job, JobState, Result
+from defectoscope.database import Database, Job, JobState
 from defectoscope.events import list_events
 from defectoscope.inspection.sources import ExplicitImages, Prefix, SourceImage
 from defectoscope.inspection.submission import JobRequest, submit_job
@@ -99,8 +97,8 @@ def run_job(
     while True:
         now = perf_counter()
         with database.transaction() as session:
-            state = session.get_one(Job, job_id).state
-            done = session.scalar(select(func.count()).select_from(Result)) or 0
+            job = session.get_one(Job, job_id)
+            state, done = job.state, job.succeeded_images
         on_progress(Progress(seconds=now - began_at, images=done))
         if state.is_final:
             break

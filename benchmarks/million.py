@@ -19,7 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from api.app import create_app
+from benchmarks.output import add_out_option, write_figures
 from benchmarks.place import make_place, scratch_directory
+from benchmarks.processes import machine_facts
 from defectoscope.connect import open_database
 from defectoscope.database import Database
 from defectoscope.embedded.stack import EmbeddedStack
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000_000, help="images in each job")
     parser.add_argument("--jobs", type=int, default=10, help="jobs")
     parser.add_argument("--repeats", type=int, default=200, help="requests of each kind")
+    add_out_option(parser)
     arguments = parser.parse_args()
     configure_logs(level="warning", form="console", service="bench")
     console = Console()
@@ -97,6 +100,9 @@ def main() -> None:
         times["claim a chunk"] = _time_claims(database, arguments.repeats)
         database.close()
     console.print(_table(times))
+    facts = machine_facts("sqlalchemy", "fastapi")
+    console.print(facts)
+    write_figures(arguments.out, machine=facts, rows=rows, seconds=times)
 
 
 def _fill(settings: Settings, *, images: int, jobs: int) -> str:

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 
-def add_out_option(parser: argparse.ArgumentParser, *, default: Path | None = None) -> None:
+def add_out_option(parser: argparse.ArgumentParser) -> None:
     """Let the command line name the file for the raw figures."""
-    parser.add_argument("--out", type=Path, default=default, help="file for the raw figures")
+    parser.add_argument("--out", type=Path, help="file for the raw figures")
 
 
 def write_figures(path: Path | None, **figures: object) -> None:

@@ -49,6 +49,8 @@ _PICTURES = 1280
 _SIDE_PX = 256
 _WARM_S = 180.0
 _DONE_S = 1800.0
+#: Each look is a transaction, and transactions are counted.
+_LOOK_S = 0.5
 #: PostgreSQL's sessions hand in their counts at most once a second.
 _COUNTED_AFTER_S = 1.5
 
@@ -127,6 +129,7 @@ def measure(
             version_id=version_id,
             threshold=model.contract.threshold,
             within_s=_DONE_S,
+            look_every_s=_LOOK_S,
         )
         after = _count(place, servers=servers, workers=guardians)
     database.close()

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.output import add_out_option, write_figures
+from benchmarks.place import scratch_directory
 from defectoscope.cli.dataset_folder import read_folder
 from defectoscope.database import Split
 from defectoscope.dataset.formats import LabelledPicture
@@ -292,10 +292,10 @@ def main() -> None:
 
     files = read_split(arguments.directory)
     figures: dict[str, Any] = {"directory": arguments.directory.name, "train": len(files.train), "val": len(files.val)}
-    with tempfile.TemporaryDirectory(prefix="defectoscope-bench-") as scratch:
+    with scratch_directory() as scratch:
         path = arguments.model
         if path is None:
-            path = Path(scratch) / "model.onnx"
+            path = scratch / "model.onnx"
             config = read_recipe(arguments.set, budget_s=arguments.budget_s)
             figures |= {"recipe": config.to_json(), "epochs": train(files, config=config, path=path)}
         engine, contract = onnx_engine(path), read_contract(path)

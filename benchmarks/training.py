@@ -31,8 +31,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 
@@ -44,6 +43,9 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.output import add_out_option, write_figures
+from benchmarks.place import scratch_directory
+from benchmarks.processes import machine_facts
 from defectoscope.samples import draw_sample
 from trainer.arrays import load_samples
 from trainer.build import contract_of
@@ -182,20 +184,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
     parser.add_argument("--images", type=int, default=64, help="images in an epoch")
     parser.add_argument("--repeats", type=int, default=3, help="epochs of each kind that count")
+    add_out_option(parser)
     parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), help="encoders of DeepLabV3+")
     arguments = parser.parse_args()
 
     table = Table(title="Training: images a second, batch 8, 256 x 256")
     for column in ("DeepLabV3+ with", "plain fp32 loop", "trainer", "ratio"):
         table.add_column(column, justify="left" if column.startswith("Deep") else "right")
+    figures = {}
     for encoder in arguments.encoders:
-        with tempfile.TemporaryDirectory(prefix="defectoscope-bench-") as scratch:
-            measured = measure_training(
-                encoder, images=arguments.images, repeats=arguments.repeats, scratch=Path(scratch)
-            )
+        with scratch_directory() as scratch:
+            measured = measure_training(encoder, images=arguments.images, repeats=arguments.repeats, scratch=scratch)
+        figures[encoder] = asdict(measured)
         plain, ours = statistics.median(measured.plain), statistics.median(measured.ours)
         table.add_row(encoder, f"{plain:.2f}", f"{ours:.2f}", f"{measured.ratio:.2f}")
-    Console(width=120).print(table)
+    console = Console(width=120)
+    console.print(table)
+    facts = machine_facts("torch", "segmentation-models-pytorch")
+    console.print(facts)
+    write_figures(arguments.out, machine=facts, images_per_s=figures)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.output import add_out_option, write_figures
+from benchmarks.place import scratch_directory
+from benchmarks.processes import machine_facts
 from defectoscope.errors import InvalidModel
 from defectoscope.samples import generate_samples
 from defectoscope.segmentation import Engine, UInt8Array, per_image_mean, pooled, to_model_input
@@ -197,8 +198,7 @@ def main() -> None:
     add_out_option(parser)
     arguments = parser.parse_args()
 
-    with tempfile.TemporaryDirectory(prefix="defectoscope-bench-") as directory:
-        scratch = Path(directory)
+    with scratch_directory() as scratch:
         samples = scratch / "samples"
         generate_samples(samples, count=arguments.samples, seed=0)
         files = read_directory(samples)
@@ -213,8 +213,11 @@ def main() -> None:
             )
             for case in CASES
         ]
-    show(measured, print_line=Console(width=120).print)
-    write_figures(arguments.out, cases=[{**asdict(one), "ratio": one.ratio} for one in measured])
+    console = Console(width=120)
+    show(measured, print_line=console.print)
+    facts = machine_facts("onnxruntime-gpu", "torch")
+    console.print(facts)
+    write_figures(arguments.out, machine=facts, cases=[{**asdict(one), "ratio": one.ratio} for one in measured])
 
 
 if __name__ == "__main__":
