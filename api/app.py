@@ -27,6 +27,7 @@ from api.routes import (
     results,
     training_runs,
     uploads,
+    webhooks,
 )
 from api.schemas.errors import ErrorOut
 from api.services import Services, open_services
@@ -51,6 +52,7 @@ _NOUNS = (
     models,
     model_imports,
     events,
+    webhooks,
 )
 
 
@@ -72,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         if settings.api.allow_remote:
             log.warning("access.open", consequence="everybody who reaches the port may do everything")
         await to_thread.run_sync(_ensure_bucket, services)
+        services.courier.start()
         try:
             yield
         finally:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from sqlalchemy.orm import Session
 
 from defectoscope.inspection.backlog import COUNTED_CHUNKS, COUNTED_JOBS, read_backlog
 from defectoscope.metrics import Family, Reading
 from defectoscope.registry import champion_or_none
 from defectoscope.training.progress import count_unfinished_runs
+from defectoscope.webhooks.delivering import Outcome
+from defectoscope.webhooks.outbox import read_outbox
 
 #: What this process counts itself.
 REGISTRY: Final = CollectorRegistry()
@@ -32,6 +34,15 @@ request_seconds: Final = Histogram(
     buckets=_REQUEST_BUCKETS_S,
     registry=REGISTRY,
 )
+
+webhook_attempts_total: Final = Counter(
+    "defectoscope_webhook_attempts_total",
+    "Attempts to deliver an event to a webhook, by outcome; lost: the lease ran out, so that it is sent again.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+for _outcome in Outcome:
+    webhook_attempts_total.labels(_outcome.value)
 
 IMAGES = Family(
     name="defectoscope_queue_images",
@@ -63,7 +74,26 @@ UNFINISHED_RUNS = Family(
 CHAMPION = Family(
     name="defectoscope_champion_version", meaning="Number of the model version in service; 0 before the first one."
 )
-FAMILIES = (IMAGES, CHUNKS, QUEUE_AGE, UNFINISHED_JOBS, ENDED_JOBS, UNFINISHED_RUNS, CHAMPION)
+WEBHOOK_DELIVERIES = Family(
+    name="defectoscope_webhook_deliveries",
+    meaning="Deliveries to webhooks that are owed (pending) or were given up (dead); disabled webhooks aside.",
+    labels=("state",),
+)
+WEBHOOK_AGE = Family(
+    name="defectoscope_webhook_oldest_pending_seconds",
+    meaning="Time since the oldest event that is owed to a webhook happened, disabled webhooks aside; 0 when none is.",
+)
+FAMILIES = (
+    IMAGES,
+    CHUNKS,
+    QUEUE_AGE,
+    UNFINISHED_JOBS,
+    ENDED_JOBS,
+    UNFINISHED_RUNS,
+    CHAMPION,
+    WEBHOOK_DELIVERIES,
+    WEBHOOK_AGE,
+)
 
 
 def observe_request(*, method: str, route: str | None, status: int, seconds: float) -> None:
@@ -94,3 +124,7 @@ def read_figures(session: Session) -> Iterator[Reading]:
         yield UNFINISHED_RUNS, (run_state.value,), count
     champion = champion_or_none(session)
     yield CHAMPION, (), champion.number if champion else 0
+    outbox = read_outbox(session)
+    yield WEBHOOK_DELIVERIES, ("pending",), outbox.pending
+    yield WEBHOOK_DELIVERIES, ("dead",), outbox.dead
+    yield WEBHOOK_AGE, (), outbox.oldest_pending_s

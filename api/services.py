@@ -8,7 +8,17 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from defectoscope.connect import decode_limits, gate_rules, open_database, open_input_buckets, open_queue, s3_config
+from api.courier import Courier
+from defectoscope.connect import (
+    decode_limits,
+    gate_rules,
+    open_database,
+    open_input_buckets,
+    open_queue,
+    open_sender,
+    retry_policy,
+    s3_config,
+)
 from defectoscope.database import Database
 from defectoscope.inspection.sources import InputBuckets
 from defectoscope.queue import CeleryQueue
@@ -16,6 +26,7 @@ from defectoscope.registry.gate_rules import GateRules
 from defectoscope.segmentation import DecodeLimits
 from defectoscope.settings import Settings
 from defectoscope.storage import Buckets, S3Uri, Storage, open_s3
+from defectoscope.webhooks.sending import Sender
 
 #: Images decoded at once, of all requests together. One of 200 megapixels takes 600 MB while it is decoded.
 _DECODED_AT_ONCE = 2
@@ -33,6 +44,8 @@ class Services:
         qa_min_iou: pooled defect IoU at which a labelled job passes, unless it says otherwise.
         gate_rules: what the gate demands of a version, for comparisons.
         max_model_bytes: largest model file taken for import.
+        sender: the way to webhooks, and the judge of their addresses.
+        courier: sends to webhooks once it is started.
         decode_slots: held while an image is in memory, so that many uploads at once cannot use it up.
     """
 
@@ -48,10 +61,13 @@ class Services:
     qa_min_iou: float
     gate_rules: GateRules
     max_model_bytes: int
+    sender: Sender
+    courier: Courier
     decode_slots: BoundedSemaphore
 
     def close(self) -> None:
         """Close what holds connections."""
+        self.courier.close()
         self.database.close()
 
     def uri(self, key: str) -> str:
@@ -67,9 +83,10 @@ def open_services(settings: Settings) -> Services:
     """
     config = s3_config(settings)
     storage = open_s3(config)
+    database, sender = open_database(settings), open_sender(settings)
     public_url = settings.storage.public_endpoint_url or config.endpoint_url
     return Services(
-        database=open_database(settings),
+        database=database,
         queue=open_queue(settings, name="defectoscope.api"),
         storage=storage,
         bucket=config.bucket,
@@ -81,6 +98,8 @@ def open_services(settings: Settings) -> Services:
         qa_min_iou=settings.inspection.qa_min_iou,
         gate_rules=gate_rules(settings),
         max_model_bytes=settings.api.max_model_bytes,
+        sender=sender,
+        courier=Courier(settings.webhooks, database=database, sender=sender, retry=retry_policy(settings)),
         decode_slots=BoundedSemaphore(_DECODED_AT_ONCE),
     )
 

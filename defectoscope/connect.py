@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 from defectoscope.database import Database
 from defectoscope.inspection.archives import ArchiveLimits
 from defectoscope.inspection.sources import InputBuckets
@@ -10,6 +12,9 @@ from defectoscope.registry.gate_rules import GateRules
 from defectoscope.segmentation import DecodeLimits
 from defectoscope.settings import Settings, required
 from defectoscope.storage import S3Config, Storage, open_s3
+from defectoscope.webhooks.addresses import AddressRules
+from defectoscope.webhooks.outbox import RetryPolicy
+from defectoscope.webhooks.sending import Sender
 
 
 def open_database(settings: Settings) -> Database:
@@ -83,4 +88,28 @@ def gate_rules(settings: Settings) -> GateRules:
         min_groups=settings.gate.min_groups,
         floor_mean_iou=settings.gate.first_min_iou,
         floor_pooled_iou=settings.gate.min_pooled_iou,
+    )
+
+
+def open_sender(settings: Settings) -> Sender:
+    """Return what sends to webhooks; it connects for each delivery alone.
+
+    Raises:
+        SettingMissing: the file with the certificates cannot be read.
+    """
+    webhooks = settings.webhooks
+    rules = AddressRules(
+        ports=frozenset(webhooks.ports),
+        http_hosts=frozenset(webhooks.http_hosts),
+        private_hosts=frozenset(webhooks.private_hosts),
+        private_networks=tuple(ip_network(network) for network in webhooks.private_networks),
+    )
+    return Sender(rules=rules, timeout_s=webhooks.timeout_s, ca_file=webhooks.ca_file)
+
+
+def retry_policy(settings: Settings) -> RetryPolicy:
+    """Return when deliveries that failed are tried again."""
+    webhooks = settings.webhooks
+    return RetryPolicy(
+        max_attempts=webhooks.max_attempts, first_s=webhooks.retry_first_s, longest_s=webhooks.retry_longest_s
     )

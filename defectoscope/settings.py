@@ -7,6 +7,7 @@ Order of precedence: environment variables (``DEFECTOSCOPE_DATABASE__URL``), the
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import available_timezones
@@ -25,6 +26,11 @@ ENVIRONMENT_PREFIX = "DEFECTOSCOPE_"
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _parts(value: object) -> object:
+    """Split what stands in an environment variable; anything else is left to the type."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class DatabaseSettings(_Section):
@@ -60,7 +66,7 @@ class StorageSettings(_Section):
     @field_validator("input_buckets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return _parts(value)
 
 
 class InspectionSettings(_Section):
@@ -160,6 +166,46 @@ class ApiSettings(_Section):
     max_model_bytes: int = Field(2**30, ge=1, description="largest model file taken for import, bytes")
 
 
+class WebhookSettings(_Section):
+    """Events told to addresses that administrators registered. The API sends them, from threads of its own."""
+
+    threads: int = Field(2, ge=0, le=16, description="deliveries that one API process sends at once; 0: it sends none")
+    interval_s: float = Field(2, gt=0, description="how often an idle thread looks for what is owed")
+    timeout_s: float = Field(10, gt=0, le=60, description="longest attempt, from connecting to the answer")
+    max_attempts: int = Field(
+        12, ge=1, description="attempts before a delivery is dead; at the defaults about two days"
+    )
+    retry_first_s: float = Field(10, gt=0, description="pause after the first attempt; each further one is thrice it")
+    retry_longest_s: float = Field(12 * 3600, gt=0, description="longest pause between two attempts")
+    keep_days: int = Field(30, ge=1, description="records of what was delivered are kept so long")
+    ports: Annotated[tuple[int, ...], NoDecode] = Field((443, 8443), description="ports that are connected to")
+    http_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="hosts that may be sent to without TLS, as they stand in the address"
+    )
+    private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="hosts that may stand for private and loopback addresses"
+    )
+    private_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="networks, such as 10.20.0.0/16, that may be sent to under any name"
+    )
+    ca_file: Path | None = Field(None, description="certificates (PEM) trusted beside those of the system")
+
+    @field_validator("ports", "http_hosts", "private_hosts", "private_networks", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return _parts(value)
+
+    @field_validator("http_hosts", "private_hosts")
+    @classmethod
+    def _lower(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(host.lower().strip("[]") for host in value)
+
+    @field_validator("private_networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ip_network(network)) for network in value)
+
+
 class MetricsSettings(_Section):
     """What Prometheus reads: each process serves its own figures at `/metrics` on a port of its own.
 
@@ -202,6 +248,7 @@ class Settings(BaseSettings):
     night: NightSettings = NightSettings()
     gate: GateSettings = GateSettings()
     api: ApiSettings = ApiSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 

@@ -23,6 +23,7 @@ from defectoscope.cli import (
     results,
     samples,
     training,
+    webhooks,
 )
 from defectoscope.cli.demo import demo
 from defectoscope.cli.doctor import doctor
@@ -41,7 +42,7 @@ _ORDER = (
     *("up", "demo"),
     *("jobs", "results", "defects", "images", "predict"),
     *("datasets", "training", "models", "samples"),
-    *("events", "doctor", "settings", "version"),
+    *("events", "webhooks", "doctor", "settings", "version"),
 )
 
 
@@ -78,6 +79,7 @@ app.add_typer(training.app, name="training", rich_help_panel=_LEARNING)
 app.add_typer(models.app, name="models", rich_help_panel=_LEARNING)
 app.add_typer(samples.app, name="samples", rich_help_panel=_LEARNING)
 app.add_typer(events.app, name="events", rich_help_panel=_LOOKING)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=_LOOKING)
 app.command(rich_help_panel=_LOOKING)(doctor)
 app.command(rich_help_panel=_LOOKING)(settings)
 app.command(rich_help_panel=_LOOKING)(version)

@@ -126,6 +126,7 @@ def _kind(field: FieldInfo) -> str:
         "SecretStr": "secret",
         "Path": "path",
         "tuple[str, ...]": "list, comma-separated",
+        "tuple[int, ...]": "list, comma-separated",
     }
     return names.get(text, text)
 
@@ -141,7 +142,7 @@ def _default(field: FieldInfo) -> str | None:
     if isinstance(value, Path) and value.is_relative_to(user_cache_path("defectoscope")):
         # The page is the same on every machine, the directory is not.
         return f"<user cache>/{value.relative_to(user_cache_path('defectoscope')).as_posix()}"
-    return str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _code(text: str | None) -> str:

@@ -19,6 +19,7 @@ from defectoscope.client.learning import DatasetCalls, LabelCalls, TrainingCalls
 from defectoscope.client.looking import DefectCalls, ImageCalls, JobCalls, ResultCalls
 from defectoscope.client.models import ModelCalls
 from defectoscope.client.transport import Transport
+from defectoscope.client.webhooks import WebhookCalls
 from defectoscope.client.wire import ImageObject, Readiness, Upload
 
 
@@ -44,6 +45,7 @@ class Client:
         self.training = TrainingCalls(self._transport)
         self.models = ModelCalls(self._transport)
         self.events = EventCalls(self._transport)
+        self.webhooks = WebhookCalls(self._transport)
 
     def __enter__(self) -> Self:
         return self

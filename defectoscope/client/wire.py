@@ -352,6 +352,52 @@ class Event(TypedDict):
     created_at: str
 
 
+class EventKind(TypedDict):
+    """A kind of event, and when it happens."""
+
+    kind: str
+    meaning: str
+
+
+class Webhook(TypedDict):
+    """An address that is told of events, and what is owed to it."""
+
+    id: int
+    name: str | None
+    url: str
+    kinds: list[str]
+    created_at: str
+    disabled_at: str | None
+    failures: int
+    pending: int
+    dead: int
+
+
+class NewWebhook(TypedDict):
+    """A webhook that was just made, with its secret."""
+
+    webhook: Webhook
+    secret: str
+
+
+class WebhookDelivery(TypedDict):
+    """One event on its way to one webhook."""
+
+    id: int
+    webhook_id: int
+    event_id: int
+    message_id: str
+    kind: str
+    subject: str
+    state: str
+    attempts: int
+    status: int | None
+    error: str | None
+    created_at: str
+    next_attempt_at: str | None
+    finished_at: str | None
+
+
 class Readiness(TypedDict):
     """Whether the API can work; each check is ``ok`` or a sentence."""
 

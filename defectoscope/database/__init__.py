@@ -44,6 +44,7 @@ from defectoscope.database.models import (
     Promotion,
 )
 from defectoscope.database.session import Database, after_commit
+from defectoscope.database.webhooks import DeliveryState, Webhook, WebhookDelivery
 
 __all__ = [
     "Base",
@@ -54,6 +55,7 @@ __all__ = [
     "DatasetItem",
     "DatasetRevision",
     "DefectRow",
+    "DeliveryState",
     "Evaluation",
     "EvaluationImage",
     "Event",
@@ -83,5 +85,7 @@ __all__ = [
     "TrainingRun",
     "TrainingRunState",
     "Verdict",
+    "Webhook",
+    "WebhookDelivery",
     "after_commit",
 ]

@@ -25,6 +25,8 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_pre_ping=True,
+            # An error of a statement would show its values in the log, the secret of a webhook among them.
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": 5,
                 "options": f"-c statement_timeout={statement_timeout_s * 1000} -c lock_timeout=20000 -c timezone=UTC"

@@ -32,6 +32,7 @@ from defectoscope.errors import (
     NoImagesFound,
 )
 from defectoscope.inspection.items import rechunk
+from defectoscope.inspection.job_events import tell_of_end
 from defectoscope.inspection.totals import change_counts, count_items
 from defectoscope.queue import WAITING_DOORBELLS, Queue, ring_for_chunks
 
@@ -68,6 +69,7 @@ def _close_enumeration(session: Session, job: Job, *, if_empty: DefectoscopeErro
     job.state = JobState.FAILED
     job.error_code, job.error_message = if_empty.code, if_empty.message
     job.finished_at = session.scalar(select(func.now()))
+    tell_of_end(session, job)
 
 
 def lock_job(session: Session, job_id: int) -> Job:
@@ -113,6 +115,7 @@ def finish_if_done(session: Session, job_id: int) -> bool:
     job.finished_at = session.scalar(select(func.now()))
     # A retry opens the job again, and means it.
     job.paused_at = None
+    tell_of_end(session, job)
     return True
 
 

@@ -196,9 +196,17 @@ def add_stage_seconds(*, database: Database, run: ClaimedRun, stage: str, second
 
 
 def complete_run(*, database: Database, run: ClaimedRun) -> bool:
-    """End a run well. Returns False when it is no longer ours."""
+    """End a run well, and raise an event. Returns False when it is no longer ours."""
     with database.transaction() as session:
-        return _end(session, _ours(run), state=TrainingRunState.SUCCEEDED, stage=None)
+        if not _end(session, _ours(run), state=TrainingRunState.SUCCEEDED, stage=None):
+            return False
+        record_event(
+            session,
+            kind="training.succeeded",
+            subject=f"training_run:{run.run_id}",
+            message=f"Training run {run.run_id} succeeded.",
+        )
+        return True
 
 
 def fail_run(*, database: Database, run: ClaimedRun, error: DefectoscopeError) -> bool:

@@ -7,9 +7,12 @@ from threading import Barrier
 import pytest
 
 from defectoscope.database import ItemState, JobState
-from defectoscope.errors import ImageEmpty, LabelSizeMismatch
+from defectoscope.errors import ImageEmpty, LabelSizeMismatch, ObjectNotFound
+from defectoscope.events import list_events
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
-from defectoscope.inspection.jobs import cancel_job
+from defectoscope.inspection.jobs import cancel_job, fail_enumeration, retry_failed
+from defectoscope.inspection.sources import Prefix
+from defectoscope.inspection.submission import submit_job
 from defectoscope.inspection.totals import count_items
 from tests.integration.inspection.scene import succeeded
 
@@ -111,3 +114,60 @@ def test_a_chunk_that_finishes_before_it_hears_of_the_cancellation_ends_the_job_
 
     assert scene.job(job_id).state is JobState.CANCELLED
     assert {item.state for item in scene.items(job_id)} == {ItemState.SUCCEEDED}
+
+
+def _told(scene):
+    """The events, oldest first."""
+    with scene.database.transaction() as session:
+        return [
+            (event.kind, event.subject, event.severity.value, event.details["state"])
+            for event in reversed(list_events(session))
+        ]
+
+
+def test_the_end_of_a_job_is_an_event_each_time_it_ends(scene):
+    job_id = scene.submit(images=4, chunk_size=2)
+    first, second = scene.owed(job_id)
+    scene.finish(first)
+    before = _told(scene)
+    chunk = scene.claim(second)
+    scene.complete(chunk, [end(item) for end, item in zip([_good, _bad], chunk.items, strict=True)])
+
+    retry_failed(database=scene.database, queue=scene.queue, job_id=job_id, chunk_size=1)
+    scene.finish(scene.owed(job_id)[0])
+
+    assert before == []
+    assert _told(scene) == [
+        ("job.finished", f"job:{job_id}", "warning", "partial"),
+        ("job.finished", f"job:{job_id}", "info", "succeeded"),
+    ]
+
+
+def test_the_event_of_a_job_holds_its_totals(scene):
+    job_id = scene.submit(images=3, chunk_size=3)
+    chunk = scene.claim(scene.owed(job_id)[0])
+
+    scene.complete(chunk, [end(item) for end, item in zip([_good, _bad, _bad], chunk.items, strict=True)])
+
+    with scene.database.transaction() as session:
+        [event] = list_events(session)
+    assert event.details["images"] == {"pending": 0, "succeeded": 1, "failed": 2, "cancelled": 0}
+    assert event.details["defects"] == scene.job(job_id).defects
+    assert event.message.startswith(f"Job {job_id} ended in part: 1 of 3 images inspected")
+
+
+def test_a_cancelled_job_is_told_of(scene):
+    job_id = scene.submit(images=2, chunk_size=2)
+
+    cancel_job(database=scene.database, job_id=job_id)
+
+    assert _told(scene) == [("job.finished", f"job:{job_id}", "info", "cancelled")]
+
+
+def test_a_job_without_any_image_is_told_of(scene):
+    request = scene.request(Prefix(uri="s3://bucket/prefix"))
+    job_id = submit_job(database=scene.database, queue=scene.queue, request=request, chunk_size=2)
+
+    fail_enumeration(database=scene.database, job_id=job_id, error=ObjectNotFound())
+
+    assert _told(scene) == [("job.finished", f"job:{job_id}", "error", "failed")]

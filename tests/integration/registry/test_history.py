@@ -46,7 +46,7 @@ def decide(registry):
 def clear(registry):
     """Empty the ledger, which nothing but a new database does in earnest."""
     with registry.database.transaction() as session:
-        session.execute(text("TRUNCATE promotions, champions, events RESTART IDENTITY"))
+        session.execute(text("TRUNCATE promotions, champions, events, webhook_deliveries RESTART IDENTITY"))
         session.execute(text("UPDATE model_versions SET retired_at = NULL"))
 
 

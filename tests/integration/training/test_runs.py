@@ -96,6 +96,10 @@ def test_a_run_reports_its_stage_and_figures_and_ends_well(database, run_id):
     assert _metrics(database, run_id) == {1: {"val_iou": 0.1, "val_loss": 0.5}, 2: {"val_loss": 0.3}}
     row = _run(database, run_id)
     assert (row.state, row.stage, row.lease_owner) == (TrainingRunState.SUCCEEDED, None, None)
+    with database.transaction() as session:
+        assert [(event.kind, event.subject) for event in list_events(session)] == [
+            ("training.succeeded", f"training_run:{run_id}")
+        ]
 
 
 def test_what_a_run_finds_is_added_up(database, run_id):

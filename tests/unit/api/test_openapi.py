@@ -28,6 +28,14 @@ BODIES = [
     if isinstance(member, type) and issubclass(member, Body) and member not in {Body, Page}
 ]
 
+#: What only an admin may look at.
+FOR_ADMINS = {
+    "GET /v1/webhooks",
+    "GET /v1/webhooks/{webhook_id}",
+    "GET /v1/webhooks/{webhook_id}/deliveries",
+    "GET /v1/webhooks/{webhook_id}/deliveries/{delivery_id}",
+}
+
 
 def resolve(schema):
     return DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
@@ -76,7 +84,7 @@ def test_every_v1_route_declares_its_scope(name):
     scope = OPERATIONS[name][SCOPE_KEY]
 
     assert scope in set(AccessScope)
-    assert (scope == "viewer") == name.startswith("GET")
+    assert (scope == "viewer") == (name.startswith("GET") and name not in FOR_ADMINS)
 
 
 def test_the_document_is_served(client):
