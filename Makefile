@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types contracts migrations bench ci format lock
+.PHONY: help setup demo up test lint types contracts migrations bench faults ci format lock
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: setup  ## Measure everything, as ratios within one run (about 50 minutes 
 	@$(BIN)/python -m benchmarks.million --out benchmark-results/million.json
 	@$(BIN)/python -m benchmarks.variants --out benchmark-results/variants.json
 	@$(BIN)/python -m benchmarks.training --out benchmark-results/training.json
+
+faults: setup  ## Kill, cut and flush everything under load, five seeds, and count what is lost (about 25 minutes)
+	@$(BIN)/python -m tests.faults --out faults.json
 
 ci: lint types contracts migrations test  ## Everything that must pass before a commit lands
 

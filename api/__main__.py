@@ -10,6 +10,7 @@ import uvicorn
 
 from api import metrics
 from api.app import create_app
+from defectoscope.crash_points import arm_crash_point
 from defectoscope.errors import DefectoscopeError
 from defectoscope.logs import configure_logs
 from defectoscope.metrics import open_figures, serve_metrics
@@ -27,6 +28,7 @@ def main() -> int:
     """
     try:
         settings = load_settings()
+        arm_crash_point()
         configure_logs(level=settings.log.level, form=settings.log.format, service="api")
         app = create_app(settings)
         figures = open_figures(settings, families=metrics.FAMILIES, read=metrics.read_figures)

@@ -16,6 +16,7 @@ import structlog
 import typer
 
 from defectoscope import connect
+from defectoscope.crash_points import arm_crash_point
 from defectoscope.errors import ComponentMissing, DefectoscopeError, InvalidRequest
 from defectoscope.logs import configure_logs
 from defectoscope.registry import claim_import
@@ -42,6 +43,7 @@ def run(
 ) -> None:
     """Claim a training run and do it; does nothing when it is not pending."""
     settings = load_settings()
+    arm_crash_point()
     configure_logs(level=settings.log.level, form=settings.log.format, service="training")
     interruption = Interruption()
     if stop_with_stdin:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from defectoscope.crash_points import arm_crash_point
 from defectoscope.errors import DefectoscopeError
 from defectoscope.logs import configure_logs
 from defectoscope.metrics import GpuMemory, serve_metrics
@@ -19,6 +20,7 @@ from worker.tasks import register_tasks
 
 try:
     settings = load_settings()
+    arm_crash_point()
     app = make_celery(
         "worker",
         broker_url=required(settings.queue.url, "queue.url").get_secret_value(),

@@ -10,6 +10,7 @@ from threading import Event
 import structlog
 
 from defectoscope import connect
+from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.errors import DatabaseUnavailable, NotNow, ProviderUnavailable
 from defectoscope.inspection.chunks import ClaimedChunk, Lease, claim_next_chunk, release_chunk
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
@@ -98,7 +99,9 @@ class Inspector:
         if chunk is None:
             log.debug("chunk.none_owed")
             return False
+        crash_point(CrashPoint.CHUNK_CLAIMED)
         ring_for_chunks(self._queue, chunks=1)
+        crash_point(CrashPoint.DOORBELL_PASSED_ON)
         with about_chunk(chunk):
             self._work_on(chunk, lease_s=lease_s)
         return True
@@ -140,10 +143,12 @@ class Inspector:
     def _complete(self, chunk: ClaimedChunk, outcomes: list[ItemOutcome], lease: Lease) -> None:
         is_ours = lease is not Lease.LOST
         if is_ours:
+            crash_point(CrashPoint.CHUNK_INSPECTED)
             with stage("commit"):
                 is_ours = complete_chunk(
                     database=self._database, chunk=chunk, outcomes=outcomes, cancelled=lease is Lease.CANCELLED
                 )
+            crash_point(CrashPoint.CHUNK_COMMITTED)
         if not is_ours:
             metrics.lease_losses_total.inc()
             metrics.chunks_total.labels("lost").inc()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.errors import (
     CallerError,
     DefectoscopeError,
@@ -99,6 +100,7 @@ class ImageSteps:
         try:
             with stage("fetch"):
                 data = self.buckets.read(item.source_uri, max_bytes=self.limits.max_bytes, etag=item.source_etag)
+                crash_point(CrashPoint.IMAGE_FETCHED)
                 opened = open_image(data, limits=self.limits)
                 sha256 = hashlib.sha256(data).hexdigest()
                 if item.source_uri != str(S3Uri(self.buckets.own_name, content_key(sha256))):
@@ -108,6 +110,7 @@ class ImageSteps:
             return ItemOutcome(item_id=item.item_id, error=_too_large(exc, self.limits))
         except OF_ONE_FILE as exc:
             return ItemOutcome(item_id=item.item_id, error=exc)
+        crash_point(CrashPoint.IMAGE_KEPT)
         return FetchedImage(item=item, sha256=sha256, opened=opened)
 
     def inspect(
@@ -128,6 +131,7 @@ class ImageSteps:
             return ItemOutcome(item_id=image.item.item_id, error=exc)
         params = SegmentationParams(threshold=chunk.params.threshold, min_area_px=chunk.params.min_area_px)
         found, latency_ms = self._segment(decoded.pixels, layout, params, model=model, is_wanted=is_wanted)
+        crash_point(CrashPoint.IMAGE_SEGMENTED)
         result = self._store(chunk, image, decoded, found, layout=layout, model=model, latency_ms=latency_ms)
         return self._outcome(image, found.mask, result)
 
@@ -189,6 +193,7 @@ class ImageSteps:
             overlay = self._draw(chunk.params.overlays, image, decoded, found)
         with stage("upload"):
             mask_sha256, mask_key = self.stored_masks.put(mask_png)
+            crash_point(CrashPoint.MASK_STORED)
             overlay_key = None
             if overlay is not None:
                 overlay_key = (

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
+from defectoscope.crash_points import CrashPoint, crash_point
+from defectoscope.database.impatience import ImpatientConnection, impatient
 from defectoscope.errors import DatabaseUnavailable
 
 _AFTER_COMMIT = "after_commit"
+#: How much longer than a statement may run its answer is waited for, seconds.
+_ANSWER_LATE_S = 5.0
 
 
 class Database:
@@ -34,6 +39,12 @@ class Database:
                 " -c jit=off -c max_parallel_workers_per_gather=0",
             },
         )
+        connection_class = impatient(statement_timeout_s + _ANSWER_LATE_S)
+
+        @event.listens_for(self._engine, "do_connect")
+        def connect(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> ImpatientConnection:
+            return connection_class.connect(*arguments, **options)
+
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
 
     @contextmanager
@@ -52,7 +63,10 @@ class Database:
             raise DatabaseUnavailable(f"The database does not answer: {exc.orig}".strip()) from exc
         except PoolTimeout as exc:
             raise DatabaseUnavailable("Every connection to the database is in use.") from exc
-        for effect in session.info.pop(_AFTER_COMMIT, []):
+        effects = session.info.pop(_AFTER_COMMIT, [])
+        if effects:
+            crash_point(CrashPoint.EFFECTS_OWED)
+        for effect in effects:
             effect()
 
     def ping(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.database import Database, ItemState, Verdict
 from defectoscope.errors import DefectoscopeError
 from defectoscope.inspection import completion_sql as sql
@@ -87,10 +88,12 @@ def complete_chunk(
         closed = session.scalar(sql.CLOSE_CHUNK, {"chunk_id": chunk.chunk_id, "token": chunk.token})
         if closed is None:
             return False
+        crash_point(CrashPoint.CHUNK_CLOSED)
         ids = _Ids()
         done = [outcome for outcome in outcomes if outcome.error is None]
         ids.image = register_images(session, [outcome.image for outcome in done if outcome.image is not None])
         _write_results(session, chunk, done, ids)
+        crash_point(CrashPoint.RESULTS_WRITTEN)
         _write_labels(session, chunk, done, ids)
         label_errors = _count_new_label_errors(session, outcomes)
         _write_items(session, outcomes, ids)
@@ -102,6 +105,7 @@ def complete_chunk(
         if cancelled:
             cancel_chunks(session, chunk.job_id, [chunk.chunk_id])
         finish_if_done(session, chunk.job_id)
+        crash_point(CrashPoint.COMPLETION_WRITTEN)
         return True
 
 

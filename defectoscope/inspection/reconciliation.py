@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Interval, cast, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
+from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState, after_commit
 from defectoscope.errors import WorkerLost
 from defectoscope.inspection.chunks import ATTEMPTS_BEFORE_SPLIT, count_claimable
@@ -140,6 +141,7 @@ def _split(session: Session, queue: Queue, chunk: Chunk, item_ids: Sequence[int]
     log.warning("chunk.split", job=chunk.job_id, chunk=chunk.id, images=len(item_ids), attempts=chunk.attempts)
     rechunk(session, queue, chunk.job_id, item_ids, chunk_size=1)
     _close(session, chunk, ChunkState.SPLIT)
+    crash_point(CrashPoint.CHUNK_SPLIT)
 
 
 def _give_up(session: Session, chunk: Chunk) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.database import Champion, Database, LedgerAction, ModelVersion, Promotion, Severity
 from defectoscope.errors import AlreadyChampion, ChampionChanged, InvalidRequest, ModelRetired
 from defectoscope.events import record_event
@@ -188,6 +189,7 @@ def put_into_service(
         message=f"Model version {version.number} is {back}in service{instead}.",
         severity=Severity.WARNING if action is LedgerAction.ROLLED_BACK else Severity.INFO,
     )
+    crash_point(CrashPoint.DECISION_WRITTEN)
     statement = insert(Champion).values(scope=DEFAULT_SCOPE, model_version_id=version.id, since=line.created_at)
     session.execute(
         statement.on_conflict_do_update(
@@ -195,6 +197,7 @@ def put_into_service(
             set_={"model_version_id": statement.excluded.model_version_id, "since": statement.excluded.since},
         )
     )
+    crash_point(CrashPoint.CHAMPION_WRITTEN)
     return line
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.database import Database, LedgerAction, ModelImport, ModelOrigin, ModelVariant, ModelVersion
-from defectoscope.errors import Fault
+from defectoscope.errors import DatabaseUnavailable, Fault
 from defectoscope.registry.evaluations import ImageEvaluation, record_evaluation
 from defectoscope.registry.ledger import append_line, lock_ledger
 from defectoscope.registry.stored_files import ONNX, WEIGHTS, store_file
@@ -21,6 +23,7 @@ from defectoscope.storage import Storage
 
 #: A publisher may need minutes to build and store its files; the next one waits rather than to fail.
 _WAIT_S = 1800
+_LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +116,9 @@ def publish(
             )
         if import_id is not None:
             _settle_import(session, version, import_id)
-        return number
+        crash_point(CrashPoint.VERSION_STORED)
+    crash_point(CrashPoint.VERSION_PUBLISHED)
+    return number
 
 
 def _reserve_number(session: Session) -> int:
@@ -121,11 +126,12 @@ def _reserve_number(session: Session) -> int:
 
     The advisory lock is held until the transaction ends: reserve in the transaction that publishes.
     """
-    for name in ("lock_timeout", "statement_timeout"):
-        session.execute(text(f"SET LOCAL {name} = '{_WAIT_S}s'"))
-    session.execute(text("SELECT pg_advisory_xact_lock(hashtext('model_versions.number'))"))
-    for name in ("lock_timeout", "statement_timeout"):
-        session.execute(text(f"SET LOCAL {name} TO DEFAULT"))
+    deadline = monotonic() + _WAIT_S
+    # Asked again and again: one statement that waits so long could not be told from a server that is gone.
+    while not session.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext('model_versions.number'))")):
+        if monotonic() > deadline:
+            raise DatabaseUnavailable("Another model version is being published, and has been for too long.")
+        sleep(_LOOK_S)
     return (session.scalar(select(func.max(ModelVersion.number))) or 0) + 1
 
 
