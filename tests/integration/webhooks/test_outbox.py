@@ -10,9 +10,10 @@ from threading import Thread
 
 import pytest
 from sqlalchemy import func, text
+from sqlalchemy.exc import DataError, IntegrityError
 
 from defectoscope.client import verify_webhook
-from defectoscope.database import DeliveryState
+from defectoscope.database import DeliveryState, WebhookDelivery
 from defectoscope.errors import (
     TooManyWebhooks,
     WebhookDeliveryNotFound,
@@ -62,6 +63,21 @@ def test_an_event_is_owed_to_who_wants_its_kind(outbox, receiver, wanted, owed):
     outbox.happen()
 
     assert len(outbox.deliveries(webhook.webhook_id)) == owed
+
+
+def test_an_event_cannot_be_owed_to_a_webhook_twice(outbox, receiver):
+    webhook = outbox.register(receiver.url())
+    event_id = outbox.happen()
+
+    with pytest.raises(IntegrityError), outbox.database.transaction() as session:
+        session.add(WebhookDelivery(webhook_id=webhook.webhook_id, event_id=event_id))
+
+
+def test_a_statement_that_fails_does_not_show_the_values_it_was_given(outbox):
+    with pytest.raises(DataError) as caught, outbox.database.transaction() as session:
+        session.execute(text("SELECT CAST(:secret AS text), 1 / 0"), {"secret": "whsec_of-a-test"})
+
+    assert "of-a-test" not in str(caught.value)
 
 
 def test_an_event_that_is_rolled_back_is_owed_to_nobody(outbox, receiver):
