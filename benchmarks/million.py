@@ -25,7 +25,8 @@ from benchmarks.processes import machine_facts
 from defectoscope.connect import open_database
 from defectoscope.database import Database
 from defectoscope.embedded.stack import EmbeddedStack
-from defectoscope.inspection.chunks import claim_next_chunk, release_chunk
+from defectoscope.inspection.chunks import claim_next_chunk
+from defectoscope.inspection.leases import release_chunk
 from defectoscope.logs import configure_logs
 from defectoscope.settings import Settings, required
 

@@ -16,7 +16,8 @@ import structlog
 
 from defectoscope.database import Database
 from defectoscope.errors import DatabaseUnavailable
-from defectoscope.inspection.chunks import ClaimedChunk, release_chunk
+from defectoscope.inspection.chunks import ClaimedChunk
+from defectoscope.inspection.leases import release_chunk
 from worker.lane import Lane
 from worker.repeating import Repeating
 

@@ -12,9 +12,10 @@ import structlog
 from defectoscope import connect
 from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.errors import DatabaseUnavailable, NotNow, ProviderUnavailable
-from defectoscope.inspection.chunks import ClaimedChunk, Lease, claim_next_chunk, release_chunk
+from defectoscope.inspection.chunks import ClaimedChunk, claim_next_chunk
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.enumeration import enumerate_job
+from defectoscope.inspection.leases import Lease, release_chunk
 from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.nights import NightPlan, hold_night
 from defectoscope.queue import ring_for_chunks
@@ -26,7 +27,7 @@ from worker import metrics
 from worker.champion import ChampionWatch
 from worker.counting import count_completed
 from worker.departure import Departure, LaneWatch
-from worker.lease import EnumerationWord, Heartbeat
+from worker.lease import EnumerationWord, Leases
 from worker.line import InspectionLine
 from worker.log_context import about_chunk, about_job
 from worker.stages import stage
@@ -50,6 +51,7 @@ class Inspector:
         self._queue = connect.open_queue(settings, name="worker")
         self._storage = open_s3(connect.s3_config(settings))
         self._buckets = connect.open_input_buckets(settings, own=self._storage)
+        self._leases = Leases(database=self._database, lease_s=settings.inspection.lease_s)
         self._departure = Departure(database=self._database, before=self._stopping.set)
         self._line = InspectionLine(
             settings,
@@ -85,10 +87,12 @@ class Inspector:
             Whether a chunk was claimed.
         """
         inspection = self._settings.inspection
-        lease_s = inspection.lease_s
         try:
             chunk = claim_next_chunk(
-                database=self._database, owner=self._owner, lease_s=lease_s, max_attempts=inspection.max_attempts
+                database=self._database,
+                owner=self._owner,
+                lease_s=inspection.lease_s,
+                max_attempts=inspection.max_attempts,
             )
         except DatabaseUnavailable as exc:
             # Nothing is held, or a lease that runs out by itself.
@@ -103,24 +107,21 @@ class Inspector:
         ring_for_chunks(self._queue, chunks=1)
         crash_point(CrashPoint.DOORBELL_PASSED_ON)
         with about_chunk(chunk):
-            self._work_on(chunk, lease_s=lease_s)
+            self._work_on(chunk)
         return True
 
-    def _work_on(self, chunk: ClaimedChunk, *, lease_s: int) -> None:
+    def _work_on(self, chunk: ClaimedChunk) -> None:
         ended = False
         must_pause = False
         count_attempt = True
         try:
-            with (
-                self._departure.holding(chunk),
-                Heartbeat(database=self._database, chunk=chunk, lease_s=lease_s) as heartbeat,
-            ):
+            with self._departure.holding(chunk), self._leases.holding(chunk) as held:
                 outcomes = self._line.inspect(
-                    chunk, is_wanted=lambda: heartbeat.state is Lease.HELD and not self._stopping.is_set()
+                    chunk, is_wanted=lambda: held.state is Lease.HELD and not self._stopping.is_set()
                 )
             # A process that is asked to stop gives unfinished work back rather than to make its supervisor wait.
-            if len(outcomes) == len(chunk.items) or heartbeat.state is not Lease.HELD:
-                self._complete(chunk, outcomes, heartbeat.state)
+            if len(outcomes) == len(chunk.items) or held.state is not Lease.HELD:
+                self._complete(chunk, outcomes, held.state)
                 ended = True
             count_attempt = False
         except (NotNow, ProviderUnavailable) as exc:
@@ -240,5 +241,6 @@ class Inspector:
         """Let the threads end and close the connections."""
         self._lane_watch.end()
         self._champion_watch.end()
+        self._leases.end()
         self._line.close()
         self._database.close()

@@ -40,6 +40,7 @@ class _Request:
 
     engine: OnnxEngine
     image: UInt8Array | None
+    is_wanted: Callable[[], bool] = lambda: True
     done: Future[ModelOutput | None] = field(default_factory=Future)
 
 
@@ -62,17 +63,20 @@ class Lane:
         self._lost: DeviceLost | None = None
         self._busy_since: float | None = None
 
-    def submit(self, engine: OnnxEngine, image: UInt8Array) -> Future[ModelOutput | None]:
+    def submit(
+        self, engine: OnnxEngine, image: UInt8Array, *, is_wanted: Callable[[], bool] | None = None
+    ) -> Future[ModelOutput | None]:
         """Have an image run through a model.
 
         Args:
             engine: the model.
             image: (h, w, 3) uint8 RGB of its input size; it must not change before the future is done.
+            is_wanted: asked before every batch while the image waits, so it must be quick; False takes the image out.
 
         Returns:
-            The output, or the error `OnnxEngine.run` raises.
+            The output, or the error `OnnxEngine.run` raises; cancelled when the image was taken out.
         """
-        return self._enter(_Request(engine, image))
+        return self._enter(_Request(engine, image) if is_wanted is None else _Request(engine, image, is_wanted))
 
     def warm(self, engine: OnnxEngine) -> Future[ModelOutput | None]:
         """Have every batch size of a model run once; the future holds None, or the error."""
@@ -122,11 +126,15 @@ class Lane:
     def _take(self, *, was_idle: bool) -> list[_Request]:
         """Wait for images and return a batch of one engine; nothing when the lane is to end."""
         with self._changed:
-            if was_idle or not self._waiting:
-                self._changed.wait_for(lambda: self._waiting or self._ended)
-                self._linger()
-            if not self._waiting:
-                return []
+            while True:
+                if was_idle or not self._waiting:
+                    self._changed.wait_for(lambda: self._waiting or self._ended)
+                    self._linger()
+                self._take_out_unwanted()
+                if self._waiting:
+                    break
+                if self._ended:
+                    return []
             first = self._waiting[0]
             if first.image is None:
                 return [self._waiting.popleft()]
@@ -138,6 +146,13 @@ class Lane:
             self._waiting = deque(request for request in self._waiting if id(request) not in taken)
             metrics.waiting_images.set(len(self._waiting))
             return batch
+
+    def _take_out_unwanted(self) -> None:
+        asked = [(request, request.is_wanted()) for request in self._waiting]
+        self._waiting = deque(request for request, is_wanted in asked if is_wanted)
+        for request, is_wanted in asked:
+            if not is_wanted:
+                request.done.cancel()
 
     def _linger(self) -> None:
         deadline = monotonic() + self._linger_s

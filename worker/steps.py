@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,11 +166,14 @@ class ImageSteps:
         for index in range(layout.count):
             with stage("prepare"):
                 model_input = layout.model_input(pixels, index)
-            ahead.append(self.lane.submit(model.engine, model_input))
+            ahead.append(self.lane.submit(model.engine, model_input, is_wanted=is_wanted))
             while ahead and (len(ahead) >= 2 * model.engine.batch_size or index == layout.count - 1):
                 if not is_wanted():
                     raise NoLongerWanted
-                output = ahead.popleft().result()
+                try:
+                    output = ahead.popleft().result()
+                except CancelledError:
+                    raise NoLongerWanted from None
                 if output is not None:
                     assembly.add(output.probabilities, added)
                     latency_ms, added = latency_ms + output.latency_ms, added + 1

@@ -1,16 +1,13 @@
-"""Ownership of chunks: claimed with a lease, renewed, released. Who holds what is decided here, in SQL, alone."""
+"""Claims: who works on which chunk, and whose turn it is, is decided here, in SQL, alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from enum import StrEnum
-from typing import Any
 
-from sqlalchemy import Interval, cast, func, select, text, update
+from sqlalchemy import func, select, text
 
-from defectoscope.database import Chunk, ChunkState, Database, Image, ItemState, Job, JobItem, Result
+from defectoscope.database import Database, Image, ItemState, JobItem, Result
 from defectoscope.inspection.params import JobParams
 
 #: A chunk of several images whose worker was lost this often goes on image by image, so that a poisonous file fails
@@ -93,14 +90,6 @@ class ClaimedChunk:
     items: tuple[ClaimedItem, ...]
 
 
-class Lease(StrEnum):
-    """What a renewal found."""
-
-    HELD = "held"
-    CANCELLED = "cancelled"
-    LOST = "lost"
-
-
 def claim_next_chunk(*, database: Database, owner: str, lease_s: int, max_attempts: int) -> ClaimedChunk | None:
     """Take the chunk whose turn it is.
 
@@ -174,45 +163,3 @@ def find_known_results(
             )
         )
         return {sha256: KnownResult(result_id=id_, mask_key=mask_key) for sha256, id_, mask_key in rows}
-
-
-def renew_lease(*, database: Database, chunk: ClaimedChunk, lease_s: int) -> Lease:
-    """Extend the lease of a chunk that is still ours, and learn whether its job was cancelled."""
-    with database.transaction() as session:
-        row = session.execute(
-            update(Chunk)
-            .where(*ours(chunk), Job.id == Chunk.job_id)
-            .values(lease_expires_at=func.now() + cast(timedelta(seconds=lease_s), Interval))
-            .returning(Job.cancel_requested_at)
-            .execution_options(synchronize_session=False)
-        ).one_or_none()
-    if row is None:
-        return Lease.LOST
-    return Lease.CANCELLED if row.cancel_requested_at is not None else Lease.HELD
-
-
-def release_chunk(*, database: Database, chunk: ClaimedChunk, count_attempt: bool) -> None:
-    """Give a chunk back unfinished; anybody may claim it at once.
-
-    Args:
-        database: where ownership is decided.
-        chunk: as claimed; nothing happens when it is no longer ours.
-        count_attempt: False when the chunk is not to blame (storage away, worker stopping), so that an outage never
-            uses up the attempts of an image.
-    """
-    with database.transaction() as session:
-        session.execute(
-            update(Chunk)
-            .where(*ours(chunk))
-            .values(
-                state=ChunkState.PENDING,
-                attempts=Chunk.attempts if count_attempt else Chunk.attempts - 1,
-                lease_owner=None,
-                lease_expires_at=None,
-            )
-        )
-
-
-def ours(chunk: ClaimedChunk) -> tuple[Any, ...]:
-    """Return the conditions under which a chunk is still held by the claim that made it."""
-    return Chunk.id == chunk.chunk_id, Chunk.lease_token == chunk.token, Chunk.state == ChunkState.RUNNING

@@ -3,11 +3,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-from defectoscope.database import ChunkState, ItemState, JobState
+from sqlalchemy import select
+
+from defectoscope.database import Chunk, ChunkState, ItemState, JobState
 from defectoscope.errors import ImageTruncated
-from defectoscope.inspection.chunks import Lease, release_chunk, renew_lease
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.jobs import cancel_job
+from defectoscope.inspection.leases import Lease, look_after, release_chunk
 from tests.integration.inspection.scene import PARAMS, succeeded
 
 
@@ -70,13 +72,13 @@ def test_a_chunk_whose_lease_ran_out_is_taken_over_and_the_late_holder_is_fenced
     scene.expire_leases()
 
     taken_over = scene.claim(chunk_id, owner="second")
-    late_renewal = renew_lease(database=scene.database, chunk=late, lease_s=60)
+    late_renewal = look_after(database=scene.database, chunks=[late], renew_for_s=60)
     late_success = complete_chunk(
         database=scene.database, chunk=late, outcomes=[succeeded(item, defects=()) for item in late.items]
     )
 
     assert taken_over.token == late.token + 1
-    assert late_renewal is Lease.LOST
+    assert late_renewal == [Lease.LOST]
     assert late_success is False
     assert scene.chunk(chunk_id).state is ChunkState.RUNNING
     assert [item.state for item in scene.items(job_id)] == [ItemState.PENDING] * 2
@@ -118,21 +120,48 @@ def test_a_renewed_lease_cannot_be_taken_over(scene):
     chunk = scene.claim(chunk_id)
     scene.expire_leases()
 
-    renewed = renew_lease(database=scene.database, chunk=chunk, lease_s=60)
+    renewed = look_after(database=scene.database, chunks=[chunk], renew_for_s=60)
 
-    assert renewed is Lease.HELD
+    assert renewed == [Lease.HELD]
     assert scene.claim(chunk_id) is None
 
 
-def test_a_renewal_tells_of_the_cancellation_of_its_job(scene):
-    job_id = scene.submit(images=2)
-    (chunk_id,) = scene.owed(job_id)
+def test_a_look_without_a_renewal_leaves_the_leases_as_they_are(scene):
+    (chunk_id,) = scene.owed(scene.submit(images=2))
     chunk = scene.claim(chunk_id)
-    cancel_job(database=scene.database, job_id=job_id)
+    scene.expire_leases()
 
-    renewed = renew_lease(database=scene.database, chunk=chunk, lease_s=60)
+    found = look_after(database=scene.database, chunks=[chunk])
 
-    assert renewed is Lease.CANCELLED
+    assert found == [Lease.HELD]
+    assert scene.claim(chunk_id).token == chunk.token + 1
+
+
+def test_one_look_tells_of_every_claim_what_became_of_it(scene):
+    jobs = [scene.submit(images=2, prefix=prefix) for prefix in "lhcd"]
+    chunks = [scene.claim(*scene.owed(job_id)) for job_id in jobs]
+    scene.execute("UPDATE chunks SET lease_token = lease_token + 1 WHERE id = (SELECT min(id) FROM chunks)")
+    cancel_job(database=scene.database, job_id=jobs[2])
+    scene.finish_claimed(chunks[3])
+
+    for renew_for_s in (None, 60):
+        found = look_after(database=scene.database, chunks=chunks, renew_for_s=renew_for_s)
+
+        assert found == [Lease.LOST, Lease.HELD, Lease.CANCELLED, Lease.LOST]
+
+
+def test_a_renewal_does_not_wait_for_a_chunk_that_is_being_completed(scene):
+    job_id = scene.submit(images=4, chunk_size=2)
+    chunks = [scene.claim(chunk_id) for chunk_id in scene.owed(job_id)]
+    scene.expire_leases()
+
+    with ThreadPoolExecutor(1) as pool, scene.database.transaction() as session:
+        session.scalars(select(Chunk).where(Chunk.id == chunks[0].chunk_id).with_for_update()).one()
+        renewing = pool.submit(look_after, database=scene.database, chunks=chunks, renew_for_s=60)
+        found = renewing.result(timeout=5)
+
+    assert found == [Lease.HELD, Lease.HELD]
+    assert scene.claim(chunks[1].chunk_id) is None
 
 
 def test_a_chunk_of_a_cancelled_job_cannot_be_claimed_even_if_it_was_held_and_given_back(scene):

@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 from defectoscope.database import ChunkState, ItemState, JobState
-from defectoscope.inspection.chunks import count_claimable, release_chunk
+from defectoscope.inspection.chunks import count_claimable
 from defectoscope.inspection.jobs import CANCELLED_AT_ONCE, cancel_job, pause_job
+from defectoscope.inspection.leases import release_chunk
 from defectoscope.inspection.reconciliation import TICK_LIMIT
 from defectoscope.inspection.sources import Prefix
 from defectoscope.inspection.submission import submit_job

@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from defectoscope.database import ItemState, JobState, Priority
 from defectoscope.errors import JobNotFound, JobNotPausable
-from defectoscope.inspection.chunks import release_chunk
 from defectoscope.inspection.jobs import cancel_job, pause_job, prioritise_job, resume_job, retry_failed
+from defectoscope.inspection.leases import release_chunk
 from defectoscope.inspection.sources import Prefix
 from defectoscope.inspection.submission import submit_job
 from defectoscope.queue import WAITING_DOORBELLS

@@ -9,15 +9,16 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from defectoscope.database import ChunkState, ItemState, JobState, ModelVariant, ModelVersion
-from defectoscope.inspection.chunks import Lease, claim_next_chunk
+from defectoscope.inspection.chunks import claim_next_chunk
 from defectoscope.inspection.jobs import cancel_job
+from defectoscope.inspection.leases import Lease
 from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.inspection.sources import Prefix
 from defectoscope.inspection.submission import JobRequest, submit_job
 from defectoscope.settings import DatabaseSettings
 from tests.images import draw_part, encode
 from worker.inspector import Inspector
-from worker.lease import EnumerationWord, Heartbeat
+from worker.lease import EnumerationWord, Leases
 
 GOOD = encode(draw_part(height=256, width=256, seed=1)[0], "PNG")
 
@@ -172,35 +173,42 @@ def test_a_model_file_that_is_damaged_on_disk_is_fetched_again(bench, other_work
 
 
 def test_the_heart_beats_while_the_work_lasts(bench):
-    bench.submit({"a.png": GOOD})
-    chunk = claim_next_chunk(database=bench.database, owner="test", lease_s=2, max_attempts=3)
+    bench.submit({f"{number}.png": GOOD for number in range(2)}, chunk_size=1)
+    leases = Leases(database=bench.database, lease_s=2)
+    chunks = [claim_next_chunk(database=bench.database, owner="test", lease_s=2, max_attempts=3) for _ in range(2)]
 
-    with Heartbeat(database=bench.database, chunk=chunk, lease_s=2) as heartbeat:
+    with leases.holding(chunks[0]) as first, leases.holding(chunks[1]) as second:
         time.sleep(3)
         taken = claim_next_chunk(database=bench.database, owner="thief", lease_s=2, max_attempts=3)
-        state = heartbeat.state
+        states = [first.state, second.state]
+    leases.end()
 
     assert taken is None
-    assert state is Lease.HELD
+    assert states == [Lease.HELD, Lease.HELD]
 
 
 def test_the_heart_hears_of_a_cancellation_and_of_a_loss(bench):
-    states = []
+    leases = Leases(database=bench.database, lease_s=60)
+    states, seconds = [], []
     for disturb in (
         lambda job_id: cancel_job(database=bench.database, job_id=job_id),
         lambda _: _execute(bench, "UPDATE chunks SET lease_token = lease_token + 1"),
     ):
         job_id = bench.submit({"a.png": GOOD})
         chunk = claim_next_chunk(database=bench.database, owner="test", lease_s=2, max_attempts=3)
-        with Heartbeat(database=bench.database, chunk=chunk, lease_s=2) as heartbeat:
+        with leases.holding(chunk) as held:
             disturb(job_id)
-            deadline = time.monotonic() + 10
-            while heartbeat.state is Lease.HELD and time.monotonic() < deadline:
+            began = time.monotonic()
+            while held.state is Lease.HELD and time.monotonic() < began + 10:
                 time.sleep(0.05)
-            states.append(heartbeat.state)
+            states.append(held.state)
+            seconds.append(time.monotonic() - began)
+    leases.end()
 
     assert states == [Lease.CANCELLED, Lease.LOST]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lease-")]
+    # A look each second, however long the lease.
+    assert max(seconds) < 1.9
+    assert not [thread for thread in threading.enumerate() if thread.name == "leases"]
 
 
 def test_a_long_enumeration_is_told_of_so_that_no_second_worker_is_called(bench):

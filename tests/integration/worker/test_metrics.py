@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import text
 
 from defectoscope.database import Verdict
-from defectoscope.inspection.chunks import Lease, claim_next_chunk
+from defectoscope.inspection.chunks import claim_next_chunk
+from defectoscope.inspection.leases import Lease
 from tests.images import draw_part, encode
 from worker.metrics import CHUNK_OUTCOMES, IMAGE_OUTCOMES, REGISTRY, STAGES
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from itertools import chain
 from threading import Event
 from time import sleep
@@ -189,3 +190,43 @@ def test_what_waits_is_run_before_the_lane_ends(lost):
     lane.end()
 
     assert all(output.done() for output in outputs)
+
+
+def test_images_that_are_no_longer_wanted_leave_before_the_next_batch(patient_lane):
+    engine = Recorded(batch_size=2)
+    engine.gate.clear()
+    wanted = dict.fromkeys(range(6), True)
+    outputs = [
+        patient_lane.submit(engine, _image(number), is_wanted=lambda number=number: wanted[number])
+        for number in range(6)
+    ]
+    # The first two are with the model, and nobody can have them back.
+    while patient_lane.busy_s == 0:
+        sleep(0.01)
+
+    wanted.update(dict.fromkeys([0, 2, 3, 5], False))
+    # Something new to fill up the batch with what is left.
+    last = patient_lane.submit(engine, _image(6))
+    engine.gate.set()
+
+    assert last.result(10) is not None
+    assert engine.batches == [[0, 1], [4, 6]]
+    assert [output.cancelled() for output in outputs] == [False, False, True, True, False, True]
+
+
+def test_a_lane_from_which_everything_was_taken_out_goes_on(lane):
+    engine = Recorded(batch_size=1)
+    engine.gate.clear()
+    first = lane.submit(engine, _image(0))
+    while lane.busy_s == 0:
+        sleep(0.01)
+    unwanted = lane.submit(engine, _image(1), is_wanted=lambda: False)
+
+    engine.gate.set()
+    first.result(10)
+    with pytest.raises(CancelledError):
+        unwanted.result(10)
+    after = lane.submit(engine, _image(2)).result(10)
+
+    assert after is not None
+    assert engine.batches == [[0], [2]]
