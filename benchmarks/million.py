@@ -26,7 +26,7 @@ from defectoscope.connect import open_database
 from defectoscope.database import Database
 from defectoscope.embedded.stack import EmbeddedStack
 from defectoscope.inspection.chunks import claim_next_chunk
-from defectoscope.inspection.leases import release_chunk
+from defectoscope.inspection.leases import Release, release_chunk
 from defectoscope.logs import configure_logs
 from defectoscope.settings import Settings, required
 
@@ -161,7 +161,7 @@ def _time_claims(database: Database, repeats: int) -> list[float]:
         chunk = claim_next_chunk(database=database, owner="bench", lease_s=60, max_attempts=3)
         seconds.append(perf_counter() - started)
         if chunk is not None:
-            release_chunk(database=database, chunk=chunk, count_attempt=False)
+            release_chunk(database=database, chunk=chunk, why=Release.STOPPED)
     return seconds
 
 

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 
 from defectoscope.database import Database
 from defectoscope.inspection.archives import ArchiveLimits
+from defectoscope.inspection.backoff import Backoff
 from defectoscope.inspection.sources import InputBuckets
 from defectoscope.queue import CeleryQueue, make_celery
 from defectoscope.registry.gate_rules import GateRules
@@ -38,6 +39,12 @@ def open_queue(settings: Settings, *, name: str) -> CeleryQueue:
     """
     url = required(settings.queue.url, "queue.url").get_secret_value()
     return CeleryQueue(make_celery(name, broker_url=url, key_prefix=settings.queue.key_prefix))
+
+
+def backoff(settings: Settings) -> Backoff:
+    """Return how long chunks rest after a fault."""
+    inspection = settings.inspection
+    return Backoff(first_s=inspection.backoff_s, longest_s=inspection.longest_backoff_s)
 
 
 def s3_config(settings: Settings) -> S3Config:

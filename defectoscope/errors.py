@@ -263,6 +263,10 @@ class WorkerLost(Fault):
     """The worker stopped while this image was being segmented, several times; it was given up."""
 
 
+class InspectionBroken(Fault):
+    """The inspection of this image ended in an unexpected error, several times; the log has its trace."""
+
+
 class Unexpected(Fault):
     """An unexpected error occurred; the log has its trace under this id."""
 

@@ -76,7 +76,11 @@ class InspectionSettings(_Section):
     lease_s: int = Field(60, ge=2, description="a claimed chunk whose worker is silent this long is owed again")
     reconcile_interval_s: int = Field(15, ge=1, description="how often owed work without a message is sent again")
     resend_after_s: int = Field(60, ge=1, description="a message older than this is taken for lost")
-    max_attempts: int = Field(3, ge=1, description="claims of a single image before it is given up as worker_lost")
+    max_attempts: int = Field(3, ge=1, description="claims of a single image before it is given up")
+    backoff_s: float = Field(
+        1, ge=0, description="rest of a chunk after its first fault, seconds; it doubles with each further one"
+    )
+    longest_backoff_s: float = Field(60, ge=0, description="a chunk never rests longer after a fault, seconds")
     max_image_bytes: int = Field(256 * 2**20, ge=1, description="largest file taken as an image, bytes")
     max_image_pixels: int = Field(200_000_000, ge=1, description="largest image decoded, pixels")
     max_archive_members: int = Field(100_000, ge=1, description="most images read from one zip")

@@ -186,7 +186,7 @@ def settings(connections: Connections, migrated_url: str, bucket: str, tmp_path:
             secret_key=SecretStr(connections.s3_secret_key),
             bucket=bucket,
         ),
-        inspection=InspectionSettings(chunk_size=4),
+        inspection=InspectionSettings(chunk_size=4, backoff_s=0),
         worker=WorkerSettings(
             device="cpu", intra_op_threads=1, io_threads=2, retry_pause_s=0, model_cache_dir=tmp_path / "models"
         ),

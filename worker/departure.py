@@ -17,7 +17,7 @@ import structlog
 from defectoscope.database import Database
 from defectoscope.errors import DatabaseUnavailable
 from defectoscope.inspection.chunks import ClaimedChunk
-from defectoscope.inspection.leases import release_chunk
+from defectoscope.inspection.leases import Release, release_chunk
 from worker.lane import Lane
 from worker.repeating import Repeating
 
@@ -70,7 +70,7 @@ class Departure:
             sleep(0.1)
         for chunk in list(self._held.values()):
             try:
-                release_chunk(database=self._database, chunk=chunk, count_attempt=False)
+                release_chunk(database=self._database, chunk=chunk, why=Release.POSTPONED)
             except DatabaseUnavailable as exc:
                 log.warning("chunk.not_released", chunk=chunk.chunk_id, reason=exc.message)
         os._exit(_STATUS)

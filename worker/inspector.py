@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from datetime import timedelta
 from threading import Event
 
@@ -15,7 +16,7 @@ from defectoscope.errors import DatabaseUnavailable, NotNow, ProviderUnavailable
 from defectoscope.inspection.chunks import ClaimedChunk, claim_next_chunk
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.enumeration import enumerate_job
-from defectoscope.inspection.leases import Lease, release_chunk
+from defectoscope.inspection.leases import Lease, Release, release_chunk
 from defectoscope.inspection.reconciliation import reconcile
 from defectoscope.nights import NightPlan, hold_night
 from defectoscope.queue import ring_for_chunks
@@ -33,6 +34,9 @@ from worker.log_context import about_chunk, about_job
 from worker.stages import stage
 
 log = structlog.get_logger(__name__)
+
+#: How a claim that is given back is counted.
+_OUTCOME_OF = {Release.STOPPED: "released", Release.POSTPONED: "postponed", Release.BROKEN: "broken"}
 
 
 class Inspector:
@@ -93,6 +97,7 @@ class Inspector:
                 owner=self._owner,
                 lease_s=inspection.lease_s,
                 max_attempts=inspection.max_attempts,
+                backoff=connect.backoff(self._settings),
             )
         except DatabaseUnavailable as exc:
             # Nothing is held, or a lease that runs out by itself.
@@ -112,8 +117,7 @@ class Inspector:
 
     def _work_on(self, chunk: ClaimedChunk) -> None:
         ended = False
-        must_pause = False
-        count_attempt = True
+        why = Release.BROKEN
         try:
             with self._departure.holding(chunk), self._leases.holding(chunk) as held:
                 outcomes = self._line.inspect(
@@ -123,19 +127,19 @@ class Inspector:
             if len(outcomes) == len(chunk.items) or held.state is not Lease.HELD:
                 self._complete(chunk, outcomes, held.state)
                 ended = True
-            count_attempt = False
+            why = Release.STOPPED
         except (NotNow, ProviderUnavailable) as exc:
             # A server or this machine's GPU is away. Not the chunk's fault: it is owed again, the attempt not counted.
-            count_attempt = False
+            why = Release.POSTPONED
             log.warning("chunk.postponed", code=exc.code, reason=exc.message)
-            must_pause = True
         finally:
             if not ended:
-                metrics.chunks_total.labels("postponed" if must_pause else "released").inc()
-                self._release(chunk, count_attempt=count_attempt)
-        if must_pause:
+                self._release(chunk, why)
+        if why is Release.POSTPONED:
             # Given back first: another worker may have what this one lacks.
             self._pause()
+            # Whoever was rung for the chunk while it rested has found nothing.
+            ring_for_chunks(self._queue, chunks=1)
 
     def _pause(self) -> None:
         """Keep this thread from claiming chunk after chunk while a server it needs is away."""
@@ -160,9 +164,18 @@ class Inspector:
         failed = sum(outcome.error is not None for outcome in outcomes)
         log.info("chunk.completed", images=len(outcomes), failed=failed)
 
-    def _release(self, chunk: ClaimedChunk, *, count_attempt: bool) -> None:
+    def _release(self, chunk: ClaimedChunk, why: Release) -> None:
+        metrics.chunks_total.labels(_OUTCOME_OF[why]).inc()
+        fault = None
+        if why is Release.BROKEN:
+            # An error that nobody foresaw is on its way up. It is no business of this method what becomes of it there.
+            error = sys.exc_info()
+            fault = None if error[0] is None else error[0].__name__
+            log.error("chunk.broken", fault=fault, exc_info=error)
         try:
-            release_chunk(database=self._database, chunk=chunk, count_attempt=count_attempt)
+            release_chunk(
+                database=self._database, chunk=chunk, why=why, fault=fault, backoff=connect.backoff(self._settings)
+            )
         except DatabaseUnavailable as exc:
             # The lease will run out by itself.
             log.warning("chunk.not_released", reason=exc.message)
@@ -196,6 +209,7 @@ class Inspector:
                 queue=self._queue,
                 resend_after_s=inspection.resend_after_s,
                 max_attempts=inspection.max_attempts,
+                backoff=connect.backoff(self._settings),
             )
             reconcile_runs(
                 database=self._database,

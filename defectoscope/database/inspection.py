@@ -145,7 +145,9 @@ class Chunk(Base):
     lease_owner: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(server_default="0", comment="fencing token, raised by every claim")
     lease_expires_at: Mapped[Moment | None]
-    dispatched_at: Mapped[Moment | None] = mapped_column(comment="not used since 0003; the next migration drops it")
+    next_run_at: Mapped[Moment | None] = mapped_column(comment="rests until then after a fault; null: at once")
+    postponements: Mapped[int] = mapped_column(server_default="0", comment="given back because a server was away")
+    fault: Mapped[str | None] = mapped_column(comment="the error that the last claim broke off in; null: none known")
     finished_at: Mapped[Moment | None]
     created_at: Mapped[CreatedAt]
 

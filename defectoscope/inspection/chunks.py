@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select, text
 
 from defectoscope.database import Database, Image, ItemState, JobItem, Result
+from defectoscope.inspection.backoff import BACKOFF, DELAY, Backoff
 from defectoscope.inspection.params import JobParams
 
 #: A chunk of several images whose worker was lost this often goes on image by image, so that a poisonous file fails
 #: alone. The reconciler splits it; until then nobody may claim it.
 ATTEMPTS_BEFORE_SPLIT = 2
 
-#: What a chunk must be for a claim: not held, or held under a lease that ran out, and not tried too often.
-_CLAIMABLE = """
-    chunks.state IN ('pending', 'running') AND (chunks.state = 'pending' OR chunks.lease_expires_at < now())
+#: What a chunk must be for a claim: not held, or held under a lease that ran out; not resting after a fault; and not
+#: tried too often.
+_CLAIMABLE = f"""
+    chunks.state IN ('pending', 'running') AND CASE chunks.state
+        WHEN 'pending' THEN chunks.next_run_at IS NULL OR chunks.next_run_at <= now()
+        ELSE chunks.lease_expires_at < now() AND chunks.lease_expires_at + {DELAY} <= now()
+    END
     AND chunks.attempts < CASE WHEN chunks.image_count > 1 THEN least(:attempts_before_split, :max_attempts)
                                ELSE :max_attempts END
 """
@@ -43,7 +49,8 @@ _CLAIM = text(f"""
         ) AS found LIMIT 1
     )
     UPDATE chunks SET state = 'running', attempts = chunks.attempts + 1, lease_owner = :owner,
-        lease_token = chunks.lease_token + 1, lease_expires_at = now() + make_interval(secs => :lease_s)
+        lease_token = chunks.lease_token + 1, lease_expires_at = now() + make_interval(secs => :lease_s),
+        next_run_at = NULL, fault = NULL
     FROM next, jobs, model_versions
     WHERE chunks.id = next.id AND jobs.id = chunks.job_id AND model_versions.id = jobs.model_version_id
     RETURNING chunks.id, chunks.job_id, chunks.lease_token, jobs.params, jobs.model_version_id, model_versions.number
@@ -90,24 +97,28 @@ class ClaimedChunk:
     items: tuple[ClaimedItem, ...]
 
 
-def claim_next_chunk(*, database: Database, owner: str, lease_s: int, max_attempts: int) -> ClaimedChunk | None:
+def claim_next_chunk(
+    *, database: Database, owner: str, lease_s: int, max_attempts: int, backoff: Backoff = BACKOFF
+) -> ClaimedChunk | None:
     """Take the chunk whose turn it is.
 
     Jobs of a higher priority go first; among those of one priority the job with the fewest chunks in work, so that a
     job of ten images does not wait behind a million; within a job the oldest chunk, also one whose holder's lease has
-    run out. Paused and cancelled jobs are passed over.
+    run out. Paused and cancelled jobs are passed over, and so are chunks that rest after a fault.
 
     Args:
         database: where ownership is decided.
         owner: host and process, for people.
         lease_s: seconds until the chunk is owed again unless renewed; the database's clock counts.
         max_attempts: a chunk tried this often is left to the reconciler.
+        backoff: how long a chunk rests after its holder fell silent.
 
     Returns:
         The chunk with its pending images, or None when nobody has anything left to claim. A doubled message ends here.
     """
     with database.transaction() as session:
-        claimed = session.execute(_CLAIM, {"owner": owner, "lease_s": lease_s, **_attempts(max_attempts)}).one_or_none()
+        asked = {"owner": owner, "lease_s": lease_s, **_bounds(max_attempts, backoff)}
+        claimed = session.execute(_CLAIM, asked).one_or_none()
         if claimed is None:
             return None
         items = session.execute(
@@ -129,14 +140,14 @@ def claim_next_chunk(*, database: Database, owner: str, lease_s: int, max_attemp
         )
 
 
-def count_claimable(*, database: Database, max_attempts: int, most: int) -> int:
+def count_claimable(*, database: Database, max_attempts: int, most: int, backoff: Backoff = BACKOFF) -> int:
     """Return how many chunks a worker could claim at this moment, counted up to ``most``."""
     with database.transaction() as session:
-        return int(session.scalars(_COUNT_CLAIMABLE, {"most": most, **_attempts(max_attempts)}).one())
+        return int(session.scalars(_COUNT_CLAIMABLE, {"most": most, **_bounds(max_attempts, backoff)}).one())
 
 
-def _attempts(max_attempts: int) -> dict[str, int]:
-    return {"attempts_before_split": ATTEMPTS_BEFORE_SPLIT, "max_attempts": max_attempts}
+def _bounds(max_attempts: int, backoff: Backoff) -> dict[str, Any]:
+    return {"attempts_before_split": ATTEMPTS_BEFORE_SPLIT, "max_attempts": max_attempts, **backoff.bound()}
 
 
 def find_known_results(

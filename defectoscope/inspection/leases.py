@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from sqlalchemy import text, update
+from sqlalchemy import text
 
-from defectoscope.database import Chunk, ChunkState, Database
+from defectoscope.database import Database
+from defectoscope.inspection.backoff import BACKOFF, DELAY, Backoff
 from defectoscope.inspection.chunks import ClaimedChunk
 
 # A chunk that is being completed at this moment is passed over: while this waited for it, other leases would run out.
@@ -25,6 +26,14 @@ _LOOK = text("""
     JOIN chunks ON chunks.id = held.id AND chunks.lease_token = held.token AND chunks.state = 'running'
     JOIN jobs ON jobs.id = chunks.job_id
 """)
+_RELEASE = text(f"""
+    UPDATE chunks SET state = 'pending', lease_owner = NULL, lease_expires_at = NULL,
+        attempts = chunks.attempts - CASE WHEN :is_counted THEN 0 ELSE 1 END,
+        postponements = chunks.postponements + CASE WHEN :is_postponed THEN 1 ELSE 0 END,
+        next_run_at = CASE WHEN :is_counted OR :is_postponed THEN now() + {DELAY} END,
+        fault = CAST(:fault AS text)
+    WHERE chunks.id = :id AND chunks.lease_token = :token AND chunks.state = 'running'
+""")  # noqa: S608 -- made of constants
 
 
 class Lease(StrEnum):
@@ -33,6 +42,21 @@ class Lease(StrEnum):
     HELD = "held"
     CANCELLED = "cancelled"
     LOST = "lost"
+
+
+class Release(StrEnum):
+    """Why a chunk is given back.
+
+    `stopped`: the worker ends. Anybody may claim the chunk at once, and the claim does not count.
+    `postponed`: a server or this machine's GPU is away. The chunk rests, and the claim does not count: an outage never
+    uses up the attempts of an image.
+    `broken`: the work ended in an error that nobody foresaw. The chunk rests, and the claim counts, as it does when the
+    worker is lost.
+    """
+
+    STOPPED = "stopped"
+    POSTPONED = "postponed"
+    BROKEN = "broken"
 
 
 def look_after(*, database: Database, chunks: Sequence[ClaimedChunk], renew_for_s: int | None = None) -> list[Lease]:
@@ -54,23 +78,24 @@ def look_after(*, database: Database, chunks: Sequence[ClaimedChunk], renew_for_
     return [found.get((chunk.chunk_id, chunk.token), Lease.LOST) for chunk in chunks]
 
 
-def release_chunk(*, database: Database, chunk: ClaimedChunk, count_attempt: bool) -> None:
-    """Give a chunk back unfinished; anybody may claim it at once.
+def release_chunk(
+    *, database: Database, chunk: ClaimedChunk, why: Release, fault: str | None = None, backoff: Backoff = BACKOFF
+) -> None:
+    """Give a chunk back unfinished.
 
     Args:
         database: where ownership is decided.
         chunk: as claimed; nothing happens when it is no longer ours.
-        count_attempt: False when the chunk is not to blame (storage away, worker stopping), so that an outage never
-            uses up the attempts of an image.
+        why: decides when it may be claimed again, and whether the claim counts.
+        fault: what a broken chunk ended in: the name of an error, for people.
+        backoff: how long it rests after a fault.
     """
+    asked = {
+        "id": chunk.chunk_id,
+        "token": chunk.token,
+        "is_counted": why is Release.BROKEN,
+        "is_postponed": why is Release.POSTPONED,
+        "fault": fault,
+    }
     with database.transaction() as session:
-        session.execute(
-            update(Chunk)
-            .where(Chunk.id == chunk.chunk_id, Chunk.lease_token == chunk.token, Chunk.state == ChunkState.RUNNING)
-            .values(
-                state=ChunkState.PENDING,
-                attempts=Chunk.attempts if count_attempt else Chunk.attempts - 1,
-                lease_owner=None,
-                lease_expires_at=None,
-            )
-        )
+        session.execute(_RELEASE, asked | backoff.bound())

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState, after_commit
-from defectoscope.errors import WorkerLost
+from defectoscope.errors import InspectionBroken, WorkerLost
+from defectoscope.inspection.backoff import BACKOFF, Backoff
 from defectoscope.inspection.chunks import ATTEMPTS_BEFORE_SPLIT, count_claimable
 from defectoscope.inspection.items import rechunk
 from defectoscope.inspection.jobs import (
@@ -51,7 +52,9 @@ _OF_CANCELLED_JOBS = text("""
 """)
 
 
-def reconcile(*, database: Database, queue: Queue, resend_after_s: int, max_attempts: int) -> None:
+def reconcile(
+    *, database: Database, queue: Queue, resend_after_s: int, max_attempts: int, backoff: Backoff = BACKOFF
+) -> None:
     """Do one bounded tick. Of several at the same moment, one works and the others do nothing.
 
     Args:
@@ -59,6 +62,7 @@ def reconcile(*, database: Database, queue: Queue, resend_after_s: int, max_atte
         queue: where to ring.
         resend_after_s: an enumeration that nobody has been heard of for this long is asked for again.
         max_attempts: claims of a single image before it is given up.
+        backoff: as claims have it; nobody is rung for a chunk that rests.
     """
     stale = func.now() - cast(timedelta(seconds=resend_after_s), Interval)
     # A transaction for each step: some hold chunks and the last holds jobs, and elsewhere a job may be waited for with
@@ -77,7 +81,7 @@ def reconcile(*, database: Database, queue: Queue, resend_after_s: int, max_atte
         if _is_elected(session):
             _finish_jobs(session)
     # Doorbells that wait are not rung twice, so that this adds nothing unless some were lost.
-    owed = count_claimable(database=database, max_attempts=max_attempts, most=WAITING_DOORBELLS)
+    owed = count_claimable(database=database, max_attempts=max_attempts, most=WAITING_DOORBELLS, backoff=backoff)
     ring_for_chunks(queue, chunks=owed, most=owed)
 
 
@@ -145,12 +149,18 @@ def _split(session: Session, queue: Queue, chunk: Chunk, item_ids: Sequence[int]
 
 
 def _give_up(session: Session, chunk: Chunk) -> None:
-    """Fail the one image that takes its worker down every time."""
-    error = WorkerLost()
+    """Fail the one image whose work breaks off every time."""
+    error = WorkerLost() if chunk.fault is None else _broken_by(chunk.fault)
     log.error("image.given_up", job=chunk.job_id, chunk=chunk.id, attempts=chunk.attempts, code=error.code)
     failed = end_items(session, [chunk.id], state=ItemState.FAILED, error=error)
     change_counts(session, chunk.job_id, pending=-failed, failed=failed)
     _close(session, chunk, ChunkState.DONE)
+
+
+def _broken_by(fault: str) -> InspectionBroken:
+    return InspectionBroken(
+        f"The inspection of this image ended in an unexpected error ({fault}), several times; the log has its trace."
+    )
 
 
 def _close(session: Session, chunk: Chunk, state: ChunkState) -> None:

@@ -115,7 +115,13 @@ class Scene:
         return self.queue.messages.count(messages.process_next_chunk())
 
     def expire_leases(self):
-        self.execute("UPDATE chunks SET lease_expires_at = now() - interval '1 second' WHERE state = 'running'")
+        """Have every holder fall silent, and whatever rests wake up."""
+        self.execute("UPDATE chunks SET lease_expires_at = now() - interval '1 hour' WHERE state = 'running'")
+        self.wake_up()
+
+    def wake_up(self):
+        """Have every chunk that rests after a fault have rested."""
+        self.execute("UPDATE chunks SET next_run_at = now() WHERE next_run_at IS NOT NULL")
 
     def age_messages(self):
         self.execute("UPDATE jobs SET dispatched_at = now() - interval '1 hour'")

@@ -9,7 +9,7 @@ from defectoscope.database import Chunk, ChunkState, ItemState, JobState
 from defectoscope.errors import ImageTruncated
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.jobs import cancel_job
-from defectoscope.inspection.leases import Lease, look_after, release_chunk
+from defectoscope.inspection.leases import Lease, Release, look_after, release_chunk
 from tests.integration.inspection.scene import PARAMS, succeeded
 
 
@@ -109,7 +109,7 @@ def test_a_late_holder_cannot_give_back_what_its_successor_holds(scene):
     scene.expire_leases()
     scene.claim(chunk_id)
 
-    release_chunk(database=scene.database, chunk=late, count_attempt=False)
+    release_chunk(database=scene.database, chunk=late, why=Release.STOPPED)
 
     row = scene.chunk(chunk_id)
     assert (row.state, row.attempts) == (ChunkState.RUNNING, 2)
@@ -169,20 +169,8 @@ def test_a_chunk_of_a_cancelled_job_cannot_be_claimed_even_if_it_was_held_and_gi
     (chunk_id,) = scene.owed(job_id)
     chunk = scene.claim(chunk_id)
     cancel_job(database=scene.database, job_id=job_id)
-    release_chunk(database=scene.database, chunk=chunk, count_attempt=False)
+    release_chunk(database=scene.database, chunk=chunk, why=Release.STOPPED)
 
     claimed = scene.claim(chunk_id)
 
     assert claimed is None
-
-
-def test_giving_back_without_blame_leaves_the_attempts_as_they_were(scene):
-    (chunk_id,) = scene.owed(scene.submit(images=2))
-
-    release_chunk(database=scene.database, chunk=scene.claim(chunk_id), count_attempt=True)
-    blamed = scene.chunk(chunk_id)
-    release_chunk(database=scene.database, chunk=scene.claim(chunk_id), count_attempt=False)
-    spared = scene.chunk(chunk_id)
-
-    assert (blamed.state, blamed.attempts, blamed.lease_owner) == (ChunkState.PENDING, 1, None)
-    assert (spared.state, spared.attempts, spared.lease_token) == (ChunkState.PENDING, 1, 2)

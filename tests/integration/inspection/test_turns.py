@@ -11,7 +11,7 @@ from sqlalchemy import text
 from defectoscope.database import ItemState, JobState, Priority
 from defectoscope.errors import JobNotFound, JobNotPausable
 from defectoscope.inspection.jobs import cancel_job, pause_job, prioritise_job, resume_job, retry_failed
-from defectoscope.inspection.leases import release_chunk
+from defectoscope.inspection.leases import Release, release_chunk
 from defectoscope.inspection.sources import Prefix
 from defectoscope.inspection.submission import submit_job
 from defectoscope.queue import WAITING_DOORBELLS
@@ -192,7 +192,8 @@ def test_a_job_that_has_ended_or_is_being_cancelled_is_neither_paused_nor_resume
 def test_a_chunk_given_back_by_blame_waits_for_the_reconciler_after_its_second_failure(scene):
     job_id = scene.submit(images=2, chunk_size=2)
     for _ in range(2):
-        release_chunk(database=scene.database, chunk=scene.claim_next(), count_attempt=True)
+        release_chunk(database=scene.database, chunk=scene.claim_next(), why=Release.BROKEN)
+        scene.wake_up()
 
     before = scene.claim_next()
     scene.reconcile()

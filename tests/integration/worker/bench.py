@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from defectoscope.database import Chunk, ChunkState, Database, DefectRow, Image, Job, JobItem, ModelVersion, Result
 from defectoscope.inspection.params import JobParams, Overlays
@@ -78,6 +78,11 @@ class Bench:
     def work(self, job_id):
         while self.owed(job_id):
             assert self.inspector.process_next_chunk()
+
+    def wake_up(self):
+        """Have every chunk that rests after a fault have rested."""
+        with self.database.transaction() as session:
+            session.execute(update(Chunk).values(next_run_at=None))
 
     def job(self, job_id):
         with self.database.transaction() as session:

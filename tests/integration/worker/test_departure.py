@@ -62,5 +62,7 @@ def test_a_process_whose_gpu_is_lost_gives_its_chunk_back_uncounted_and_ends(ben
     assert done.returncode == 70, done.stderr
     assert "worker.departing" in done.stdout
     assert (chunk.state, chunk.attempts, chunk.lease_owner) == (ChunkState.PENDING, 0, None)
+    assert chunk.next_run_at is not None
+    bench.wake_up()
     bench.work(job_id)
     assert len(bench.results(job_id)) == 1

@@ -5,8 +5,10 @@ import time
 from dataclasses import dataclass
 
 import pytest
+import structlog
 from pydantic import SecretStr
 from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
 
 from defectoscope.database import ChunkState, ItemState, JobState, ModelVariant, ModelVersion
 from defectoscope.inspection.chunks import claim_next_chunk
@@ -116,6 +118,43 @@ def test_a_mask_that_is_gone_fails_its_image_and_spares_the_others(bench):
     items = bench.items(second)
     assert items["a.png"].item.error_code == "object_not_found"
     assert items["b.png"].item.state is ItemState.SUCCEEDED
+
+
+@pytest.fixture
+def unwritable_results(bench):
+    """Results cannot be written, for a reason that nothing in the worker knows of."""
+    _execute(bench, "ALTER TABLE results ADD CONSTRAINT never CHECK (id < 0)")
+    yield
+    _execute(bench, "ALTER TABLE results DROP CONSTRAINT never")
+
+
+@pytest.mark.usefixtures("unwritable_results")
+def test_an_error_that_nobody_foresaw_counts_the_claim_has_the_chunk_rest_and_leaves_its_trace(bench, other_worker):
+    job_id = bench.submit({"a.png": GOOD})
+    inspection = bench.settings.inspection.model_copy(update={"backoff_s": 600})
+
+    with structlog.testing.capture_logs() as logs, pytest.raises(IntegrityError):
+        other_worker(inspection=inspection).process_next_chunk()
+
+    chunk = bench.chunk(*bench.owed(job_id))
+    assert (chunk.state, chunk.attempts, chunk.fault) == (ChunkState.PENDING, 1, "IntegrityError")
+    assert not bench.inspector.process_next_chunk()
+    (broken,) = [entry for entry in logs if entry["event"] == "chunk.broken"]
+    assert isinstance(broken["exc_info"][1], IntegrityError)
+    assert broken["exc_info"][2] is not None
+
+
+@pytest.mark.usefixtures("unwritable_results")
+def test_an_image_that_always_ends_in_such_an_error_is_given_up_by_name(bench):
+    job_id = bench.submit({"a.png": GOOD})
+
+    for _ in range(3):
+        with pytest.raises(IntegrityError):
+            bench.inspector.process_next_chunk()
+    bench.inspector.reconcile()
+
+    assert bench.items(job_id)["a.png"].item.error_code == "inspection_broken"
+    assert bench.job(job_id).state is JobState.FAILED
 
 
 def test_a_worker_that_is_asked_to_stop_gives_the_chunk_back_without_counting_the_attempt(bench, other_worker):
