@@ -51,6 +51,8 @@ def submit(services: Services, wanted: JobIn, *, idempotency_key: str | None) ->
             name=wanted.name,
             idempotency_key=idempotency_key,
             priority=priority_of(wanted.priority),
+            deadline_s=wanted.deadline_s,
+            max_failed_share=wanted.max_failed_share,
         ),
         chunk_size=services.chunk_size,
     )

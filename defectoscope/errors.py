@@ -239,6 +239,14 @@ class JobNotRetryable(Conflict):
     """The job is still running or has no failed image."""
 
 
+class DeadlineExceeded(CallerError):
+    """The deadline of the job passed before all of its images were inspected."""
+
+
+class FailureBudgetExceeded(CallerError):
+    """More images of the job failed than it allows; those that were left were not inspected."""
+
+
 class IdempotencyConflict(Conflict):
     """The idempotency key was used before with a different request."""
 

@@ -151,7 +151,7 @@ class Inspector:
             crash_point(CrashPoint.CHUNK_INSPECTED)
             with stage("commit"):
                 is_ours = complete_chunk(
-                    database=self._database, chunk=chunk, outcomes=outcomes, cancelled=lease is Lease.CANCELLED
+                    database=self._database, chunk=chunk, outcomes=outcomes, stopped=lease is Lease.STOPPED
                 )
             crash_point(CrashPoint.CHUNK_COMMITTED)
         if not is_ours:
@@ -159,7 +159,7 @@ class Inspector:
             metrics.chunks_total.labels("lost").inc()
             log.warning("chunk.lost")
             return
-        metrics.chunks_total.labels("cancelled" if lease is Lease.CANCELLED else "completed").inc()
+        metrics.chunks_total.labels("stopped" if lease is Lease.STOPPED else "completed").inc()
         count_completed(outcomes)
         failed = sum(outcome.error is not None for outcome in outcomes)
         log.info("chunk.completed", images=len(outcomes), failed=failed)
@@ -210,6 +210,7 @@ class Inspector:
                 resend_after_s=inspection.resend_after_s,
                 max_attempts=inspection.max_attempts,
                 backoff=connect.backoff(self._settings),
+                chunk_size=inspection.chunk_size,
             )
             reconcile_runs(
                 database=self._database,

@@ -16,10 +16,10 @@ REGISTRY: Final = CollectorRegistry()
 #: How an image ends. `known`: an earlier job had the same image, model version and parameters; the model did not run.
 IMAGE_OUTCOMES: Final = ("clean", "defective", "known", "failed")
 
-#: How a claim ends. `cancelled`: its job was. `lost`: the lease was another's before the result could be written.
+#: How a claim ends. `stopped`: its job was. `lost`: the lease was another's before the result could be written.
 #: `postponed`: a server or the GPU was away. `released`: given back by a worker that stops. `broken`: ended in an error
 #: that nobody foresaw.
-CHUNK_OUTCOMES: Final = ("completed", "cancelled", "lost", "postponed", "released", "broken")
+CHUNK_OUTCOMES: Final = ("completed", "stopped", "lost", "postponed", "released", "broken")
 
 #: The way of an image in order; `commit` is one transaction for a whole chunk, `model` one call for a whole batch.
 STAGES: Final = ("fetch", "decode", "prepare", "model", "measure", "encode", "upload", "commit")

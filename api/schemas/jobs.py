@@ -24,6 +24,9 @@ Threshold = Annotated[float, Field(gt=0, le=1)]
 AreaPx = Annotated[int, Field(ge=0, le=2**31)]
 MmPerPx = Annotated[float, Field(gt=0, le=1000)]
 Iou = Annotated[float, Field(ge=0, le=1)]
+#: A month at most.
+DeadlineS = Annotated[float, Field(gt=0, le=31 * 24 * 3600)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 _JOB_SOURCE = {"kind": "prefix", "uri": "s3://line-3/2026-11-20/images", "labels_uri": None}
 
@@ -140,6 +143,14 @@ class JobIn(Body):
     resize_policy: ResizePolicy | None = Field(
         None, description="how images come to the model's size: stretched, letterboxed or in tiles; null: the model's"
     )
+    deadline_s: DeadlineS | None = Field(
+        None, description="seconds from now after which what is not done fails as deadline_exceeded; null: none"
+    )
+    max_failed_share: Share | None = Field(
+        None,
+        description="with a larger share of failed images, of 20 images at least, the job stops by itself and the rest "
+        "fails as failure_budget_exceeded; 0: with the first one; null: never",
+    )
 
 
 class ImagesSourceOut(Body):
@@ -248,6 +259,8 @@ class JobOut(JobSummaryOut):
             "defects": 55,
             "enumerated": True,
             "cancel_requested": False,
+            "deadline_at": "2026-11-21T06:00:00Z",
+            "max_failed_share": 0.1,
             "error": None,
             "qa": QaOut.example(),
         }
@@ -260,6 +273,8 @@ class JobOut(JobSummaryOut):
     defects: Count
     enumerated: bool = Field(description="every image of the source is known")
     cancel_requested: bool
+    deadline_at: Moment | None
+    max_failed_share: float | None
     error: Problem | None
     qa: QaOut | None
 
@@ -276,6 +291,8 @@ class JobOut(JobSummaryOut):
             defects=view.defects,
             enumerated=view.job.enumerated_at is not None,
             cancel_requested=view.job.cancel_requested_at is not None,
+            deadline_at=view.job.deadline_at,
+            max_failed_share=view.job.max_failed_share,
             error=Problem.of(view.job.error_code, view.job.error_message),
             qa=None if view.qa is None else QaOut.of(view.qa),
         )

@@ -101,6 +101,8 @@ def _facts(job: Job) -> dict[str, Cell]:
         "settings": ", ".join(settings),
         "submitted": format_time(job["created_at"]),
         "finished": f"{format_time(job['finished_at'])}, after {took}" if took else None,
+        "deadline": format_time(job.get("deadline_at")),
+        "may fail": None if job.get("max_failed_share") is None else f"{job['max_failed_share']:.0%} of the images",
         "cancel": "requested; the images in work are being finished"
         if job["cancel_requested"] and job["state"] not in FINAL_STATES
         else None,

@@ -79,6 +79,16 @@ def submit(
         Literal["stretch", "letterbox", "tile"] | None,
         typer.Option(help="How images come to the model's size; by default as the model was made for."),
     ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(min=1, metavar="SECONDS", help="What is not done so long after the submission fails."),
+    ] = None,
+    max_failed: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="SHARE", help="With a larger share of failed images the job stops by itself."
+        ),
+    ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The same key with the same request gives the same job.")
     ] = None,
@@ -99,6 +109,8 @@ def submit(
         "mm_per_px": mm_per_px,
         "qa_min_iou": qa_min_iou,
         "resize_policy": resize_policy,
+        "deadline_s": deadline,
+        "max_failed_share": max_failed,
     }
     with open_client() as client:
         source = make_source(client, sources or [], keys=keys, manifest=manifest, labels=labels)

@@ -83,6 +83,8 @@ class Job(JobSummary):
     defects: int
     enumerated: bool
     cancel_requested: bool
+    deadline_at: str | None
+    max_failed_share: float | None
     error: Problem | None
     qa: Qa | None
 
@@ -202,6 +204,8 @@ class JobOptions(TypedDict, total=False):
     mm_per_px: float | None
     qa_min_iou: float | None
     resize_policy: Literal["stretch", "letterbox", "tile"] | None
+    deadline_s: float | None
+    max_failed_share: float | None
 
 
 class LabelEntry(TypedDict):

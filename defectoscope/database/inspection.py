@@ -105,6 +105,10 @@ class Job(Base):
     dispatched_at: Mapped[Moment | None] = mapped_column(comment="when the enumeration message was last sent")
     paused_at: Mapped[Moment | None] = mapped_column(comment="no chunk of it is claimed while this is set")
     cancel_requested_at: Mapped[Moment | None]
+    deadline_at: Mapped[Moment | None] = mapped_column(comment="what is not done by then fails; null: there is none")
+    max_failed_share: Mapped[float | None] = mapped_column(comment="with more failures it stops; null: it goes on")
+    stopped_at: Mapped[Moment | None] = mapped_column(comment="when it stopped by itself; error_code says why")
+    retry_cursor: Mapped[int | None] = mapped_column(comment="failed items after it are still to be opened again")
     finished_at: Mapped[Moment | None]
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
@@ -129,6 +133,7 @@ class Job(Base):
         Index("ix_jobs_unfinished", "id", postgresql_where=text("state IN ('pending', 'running')")),
         Index("ix_jobs_created_at", "created_at"),
         CheckConstraint("priority BETWEEN 0 AND 2", name="priority"),
+        CheckConstraint("max_failed_share BETWEEN 0 AND 1", name="max_failed_share"),
     )
 
 

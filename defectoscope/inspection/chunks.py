@@ -27,7 +27,10 @@ _CLAIMABLE = f"""
                                ELSE :max_attempts END
 """
 #: Jobs that may have such chunks.
-_OPEN = "jobs.state IN ('pending', 'running') AND jobs.cancel_requested_at IS NULL AND jobs.paused_at IS NULL"
+_OPEN = """
+    jobs.state IN ('pending', 'running') AND jobs.cancel_requested_at IS NULL AND jobs.paused_at IS NULL
+    AND jobs.stopped_at IS NULL AND (jobs.deadline_at IS NULL OR jobs.deadline_at > now())
+"""
 
 # The states are written out, not bound: the partial indexes are for these very conditions. Jobs are put in order
 # first; then one chunk is looked for in each until one is found, so that nothing but the chunk taken is locked. No row
@@ -104,7 +107,7 @@ def claim_next_chunk(
 
     Jobs of a higher priority go first; among those of one priority the job with the fewest chunks in work, so that a
     job of ten images does not wait behind a million; within a job the oldest chunk, also one whose holder's lease has
-    run out. Paused and cancelled jobs are passed over, and so are chunks that rest after a fault.
+    run out. Jobs that are paused, stopping or overdue are passed over, and so are chunks that rest after a fault.
 
     Args:
         database: where ownership is decided.

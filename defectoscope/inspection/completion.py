@@ -13,8 +13,8 @@ from defectoscope.database import Database, ItemState, Verdict
 from defectoscope.errors import DefectoscopeError
 from defectoscope.inspection import completion_sql as sql
 from defectoscope.inspection.chunks import ClaimedChunk
+from defectoscope.inspection.ending import end_rest_of_chunk, finish_if_done
 from defectoscope.inspection.images import ImageFacts, LabelRow, register_images, register_labels
-from defectoscope.inspection.jobs import cancel_chunks, finish_if_done
 from defectoscope.inspection.totals import add_completed
 from defectoscope.segmentation import Defect, PixelCounts, ResizePolicy
 
@@ -71,7 +71,7 @@ class _Ids:
 
 
 def complete_chunk(
-    *, database: Database, chunk: ClaimedChunk, outcomes: Sequence[ItemOutcome], cancelled: bool = False
+    *, database: Database, chunk: ClaimedChunk, outcomes: Sequence[ItemOutcome], stopped: bool = False
 ) -> bool:
     """Write results, defects, labels and scores, close the chunk, and end the job if this was its last.
 
@@ -79,7 +79,7 @@ def complete_chunk(
         database: where it is written.
         chunk: as claimed.
         outcomes: one for each image that was looked at.
-        cancelled: the job was cancelled meanwhile; images without an outcome end as cancelled.
+        stopped: the job was cancelled or stopped meanwhile, or its deadline passed; images without an outcome end so.
 
     Returns:
         False when the chunk is no longer ours: nothing was written, whoever holds it now writes the same.
@@ -102,8 +102,8 @@ def complete_chunk(
         add_completed(
             session, chunk.job_id, item_ids=[outcome.item_id for outcome in outcomes], label_errors=label_errors
         )
-        if cancelled:
-            cancel_chunks(session, chunk.job_id, [chunk.chunk_id])
+        if stopped:
+            end_rest_of_chunk(session, chunk.job_id, chunk.chunk_id)
         finish_if_done(session, chunk.job_id)
         crash_point(CrashPoint.COMPLETION_WRITTEN)
         return True

@@ -5,44 +5,28 @@ Each step is one transaction that leaves no state half way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from defectoscope.database import (
-    Chunk,
-    ChunkState,
-    Database,
-    ItemState,
-    Job,
-    JobItem,
-    JobState,
-    ModelVersion,
-    Priority,
-    after_commit,
-)
+from defectoscope.database import Database, ItemState, Job, JobItem, JobState, ModelVersion, Priority, after_commit
 from defectoscope.errors import (
     DefectoscopeError,
+    FailureBudgetExceeded,
     JobNotCancellable,
-    JobNotFound,
     JobNotPausable,
     JobNotRetryable,
     ModelWeightsDropped,
     NoImagesFound,
 )
+from defectoscope.inspection.ending import end_waiting_chunks, finish_if_done, is_stopping, lock_job
 from defectoscope.inspection.items import rechunk
 from defectoscope.inspection.job_events import tell_of_end
-from defectoscope.inspection.totals import change_counts, count_items
+from defectoscope.inspection.totals import change_counts
 from defectoscope.queue import WAITING_DOORBELLS, Queue, ring_for_chunks
 
-#: While a chunk is in one of these, its job is owed something.
-UNFINISHED_CHUNKS = (ChunkState.PENDING, ChunkState.RUNNING)
-#: Chunks that one transaction cancels. A million images have more: the reconciler ends the others, as many at a time.
-CANCELLED_AT_ONCE = 200
-
-# Written out, not bound: there is an index for this very condition.
-_IS_OWED = text("SELECT 1 FROM chunks WHERE job_id = :job_id AND state IN ('pending', 'running') LIMIT 1")
+#: Images that one transaction opens again, and transactions that a request for it takes; the reconciler does the rest.
+RETRIED_AT_ONCE = 10_000
+_RETRY_TURNS = 10
 
 
 def end_enumeration(session: Session, job: Job) -> None:
@@ -72,53 +56,6 @@ def _close_enumeration(session: Session, job: Job, *, if_empty: DefectoscopeErro
     tell_of_end(session, job)
 
 
-def lock_job(session: Session, job_id: int) -> Job:
-    """Return a job, its row locked until the transaction ends.
-
-    The lock leaves the row's key alone, so that it keeps nobody from writing chunks or items of the job: whoever holds
-    chunks may then write new ones while a cancellation holds the job.
-
-    Raises:
-        JobNotFound: there is none.
-    """
-    job = session.get(Job, job_id, with_for_update={"key_share": True}, populate_existing=True)
-    if job is None:
-        raise JobNotFound(f"There is no job {job_id}.", job_id=job_id)
-    return job
-
-
-def finish_if_done(session: Session, job_id: int) -> bool:
-    """End a job when nothing of it is owed any more.
-
-    The job row is locked first: of two last chunks completing at once, the second waits and then sees the first.
-
-    Returns:
-        Whether the job is final now.
-    """
-    session.flush()
-    job = lock_job(session, job_id)
-    if job.state.is_final:
-        return True
-    if job.enumerated_at is None:
-        return False
-    if session.scalar(_IS_OWED, {"job_id": job_id}) is not None:
-        return False
-    counts = count_items(job)
-    if job.cancel_requested_at is not None:
-        job.state = JobState.CANCELLED
-    elif counts[ItemState.SUCCEEDED] == 0:
-        job.state = JobState.FAILED
-    elif counts[ItemState.FAILED] or job.label_errors or job.error_code:
-        job.state = JobState.PARTIAL
-    else:
-        job.state = JobState.SUCCEEDED
-    job.finished_at = session.scalar(select(func.now()))
-    # A retry opens the job again, and means it.
-    job.paused_at = None
-    tell_of_end(session, job)
-    return True
-
-
 def cancel_job(*, database: Database, job_id: int) -> None:
     """Ask for a job to stop.
 
@@ -137,44 +74,9 @@ def cancel_job(*, database: Database, job_id: int) -> None:
             job.cancel_requested_at = session.scalar(select(func.now()))
         if job.enumerated_at is None:
             job.enumerated_at = job.cancel_requested_at
-        waiting = (
-            select(Chunk.id)
-            .where(Chunk.job_id == job_id, Chunk.state == ChunkState.PENDING)
-            .order_by(Chunk.id)
-            .limit(CANCELLED_AT_ONCE)
-        )
-        # A chunk that somebody is writing at this moment is passed over: waiting for it with the job's lock in hand
-        # could be a deadlock. It is claimed, and its worker hears of the cancellation, or the reconciler ends it.
-        cancel_chunks(session, job_id, session.scalars(waiting.with_for_update(skip_locked=True)).all())
+        job.retry_cursor = None
+        end_waiting_chunks(session, job)
         finish_if_done(session, job_id)
-
-
-def cancel_chunks(session: Session, job_id: int, chunk_ids: Sequence[int]) -> None:
-    """End chunks of a job and what is still pending in them; the job's row stays locked."""
-    if not chunk_ids:
-        return
-    session.execute(
-        update(Chunk)
-        .where(Chunk.id.in_(chunk_ids))
-        .values(state=ChunkState.CANCELLED, lease_owner=None, lease_expires_at=None, finished_at=func.now())
-        .execution_options(synchronize_session=False)
-    )
-    ended = end_items(session, chunk_ids, state=ItemState.CANCELLED)
-    change_counts(session, job_id, pending=-ended, cancelled=ended)
-
-
-def end_items(
-    session: Session, chunk_ids: Sequence[int], *, state: ItemState, error: DefectoscopeError | None = None
-) -> int:
-    """End what is still pending in some chunks, and return how many images that were; the caller counts them."""
-    ended = session.execute(
-        update(JobItem)
-        .where(JobItem.chunk_id.in_(chunk_ids), JobItem.state == ItemState.PENDING)
-        .values(state=state, error_code=error and error.code, error_message=error and error.message)
-        .returning(JobItem.id)
-        .execution_options(synchronize_session=False)
-    )
-    return len(ended.all())
 
 
 def pause_job(*, database: Database, job_id: int) -> None:
@@ -207,8 +109,8 @@ def resume_job(*, database: Database, queue: Queue, job_id: int) -> None:
 
 def _lock_open_job(session: Session, job_id: int) -> Job:
     job = lock_job(session, job_id)
-    if job.state.is_final or job.cancel_requested_at is not None:
-        ending = "has already ended" if job.state.is_final else "is being cancelled"
+    if job.state.is_final or is_stopping(job):
+        ending = "has already ended" if job.state.is_final else "is being stopped"
         raise JobNotPausable(f"Job {job_id} {ending}.", job_id=job_id, state=job.state)
     return job
 
@@ -237,8 +139,11 @@ def check_model_files(session: Session, model_version_id: int) -> None:
 def retry_failed(*, database: Database, queue: Queue, job_id: int, chunk_size: int) -> int:
     """Open an ended job again for its failed images.
 
+    Where there are very many, the reconciler opens the last of them. A deadline that has passed no longer holds, nor
+    does a failure budget that the job was stopped for: a retry is a person's decision.
+
     Returns:
-        How many images are tried again.
+        How many images are tried again by this call.
 
     Raises:
         JobNotFound: there is none.
@@ -250,16 +155,51 @@ def retry_failed(*, database: Database, queue: Queue, job_id: int, chunk_size: i
         if not job.state.is_final or job.state is JobState.CANCELLED:
             raise JobNotRetryable(f"Job {job_id} is {job.state}; only an ended job can be retried.", state=job.state)
         check_model_files(session, job.model_version_id)
-        failed = session.scalars(
-            select(JobItem.id)
-            # An archive member that was never read has no address to try again.
-            .where(JobItem.job_id == job_id, JobItem.state == ItemState.FAILED, JobItem.source_uri != "")
-            .order_by(JobItem.id)
-        ).all()
-        if not failed:
+        if session.scalar(_failed_items(job_id).limit(1)) is None:
             raise JobNotRetryable(f"Job {job_id} has no failed image to retry.", job_id=job_id)
-        rechunk(session, queue, job_id, failed, chunk_size=chunk_size)
-        change_counts(session, job_id, failed=-len(failed), pending=len(failed))
-        job.state = JobState.RUNNING
-        job.finished_at = None
-        return len(failed)
+        _open_again(session, job)
+        retried = more = _retry_some(session, queue, job, chunk_size)
+    turns = 1
+    while more == RETRIED_AT_ONCE and turns < _RETRY_TURNS:
+        more = continue_retry(database=database, queue=queue, job_id=job_id, chunk_size=chunk_size)
+        retried, turns = retried + more, turns + 1
+    return retried
+
+
+def continue_retry(*, database: Database, queue: Queue, job_id: int, chunk_size: int) -> int:
+    """Open some more images of a job that is being retried, and return how many; 0 when that was all."""
+    with database.transaction() as session:
+        job = lock_job(session, job_id)
+        return 0 if job.retry_cursor is None else _retry_some(session, queue, job, chunk_size)
+
+
+def _open_again(session: Session, job: Job) -> None:
+    job.state = JobState.RUNNING
+    job.finished_at = None
+    job.retry_cursor = 0
+    if job.stopped_at is not None:
+        if job.error_code == FailureBudgetExceeded.code:
+            job.max_failed_share = None
+        job.stopped_at = job.error_code = job.error_message = None
+    if job.deadline_at is not None and job.deadline_at <= session.scalar(select(func.now())):
+        job.deadline_at = None
+
+
+def _retry_some(session: Session, queue: Queue, job: Job, chunk_size: int) -> int:
+    # In the order of their ids, each looked at once: an image that fails again meanwhile lies behind the cursor.
+    after = JobItem.id > job.retry_cursor
+    failed = session.scalars(_failed_items(job.id).where(after).order_by(JobItem.id).limit(RETRIED_AT_ONCE)).all()
+    job.retry_cursor = failed[-1] if len(failed) == RETRIED_AT_ONCE else None
+    session.flush()
+    rechunk(session, queue, job.id, failed, chunk_size=chunk_size)
+    change_counts(session, job.id, failed=-len(failed), pending=len(failed))
+    if job.retry_cursor is None:
+        finish_if_done(session, job.id)
+    return len(failed)
+
+
+def _failed_items(job_id: int) -> Select[tuple[int]]:
+    # An archive member that was never read has no address to try again.
+    return select(JobItem.id).where(
+        JobItem.job_id == job_id, JobItem.state == ItemState.FAILED, JobItem.source_uri != ""
+    )

@@ -21,7 +21,11 @@ _RENEW = text("""
     )
 """)
 _LOOK = text("""
-    SELECT chunks.id, chunks.lease_token, CASE WHEN jobs.cancel_requested_at IS NULL THEN 'held' ELSE 'cancelled' END
+    SELECT chunks.id, chunks.lease_token, CASE
+        WHEN jobs.cancel_requested_at IS NULL AND jobs.stopped_at IS NULL
+            AND (jobs.deadline_at IS NULL OR jobs.deadline_at > now()) THEN 'held'
+        ELSE 'stopped'
+    END
     FROM unnest(CAST(:ids AS bigint[]), CAST(:tokens AS bigint[])) AS held (id, token)
     JOIN chunks ON chunks.id = held.id AND chunks.lease_token = held.token AND chunks.state = 'running'
     JOIN jobs ON jobs.id = chunks.job_id
@@ -37,10 +41,10 @@ _RELEASE = text(f"""
 
 
 class Lease(StrEnum):
-    """What a look at a claim found."""
+    """What a look at a claim found; `stopped`: its job was cancelled, stopped by itself or is overdue."""
 
     HELD = "held"
-    CANCELLED = "cancelled"
+    STOPPED = "stopped"
     LOST = "lost"
 
 

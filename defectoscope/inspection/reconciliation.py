@@ -15,23 +15,31 @@ from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, J
 from defectoscope.errors import InspectionBroken, WorkerLost
 from defectoscope.inspection.backoff import BACKOFF, Backoff
 from defectoscope.inspection.chunks import ATTEMPTS_BEFORE_SPLIT, count_claimable
-from defectoscope.inspection.items import rechunk
-from defectoscope.inspection.jobs import (
-    CANCELLED_AT_ONCE,
+from defectoscope.inspection.ending import (
+    STOPPED_AT_ONCE,
     UNFINISHED_CHUNKS,
-    cancel_chunks,
+    end_chunks,
     end_items,
     finish_if_done,
+    stop_overdue_jobs,
 )
+from defectoscope.inspection.items import rechunk
+from defectoscope.inspection.jobs import continue_retry
 from defectoscope.inspection.totals import change_counts
 from defectoscope.queue import WAITING_DOORBELLS, Queue, messages, ring_for_chunks, send_or_leave
 
 log = structlog.get_logger(__name__)
 
+#: Images in a chunk where nothing else is said.
+CHUNK_SIZE = 16
 #: Chunks or jobs looked at in one transaction, so that each stays short whatever has piled up.
 TICK_LIMIT = 200
-#: Transactions in which one tick ends the chunks of cancelled jobs: a million images in two or three ticks.
-_CANCEL_TURNS = 100
+#: Jobs that one transaction stops: each ends up to `STOPPED_AT_ONCE` chunks.
+_JOBS_STOPPED_AT_ONCE = 5
+#: Transactions in which one tick stops jobs, and in which it ends chunks of theirs: a million images in a few ticks.
+_STOP_TURNS = 100
+#: Transactions in which one tick opens images that are retried: a million in ten ticks.
+_RETRY_TURNS = 10
 
 # The states and the bound are written out, not bound: the partial index is for these very conditions.
 _WORN = text("""
@@ -40,20 +48,27 @@ _WORN = text("""
         AND attempts >= CASE WHEN image_count > 1 THEN :before_split ELSE :max_attempts END
     ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
-_OF_CANCELLED_JOBS = text("""
+_OF_STOPPING_JOBS = text("""
     SELECT found.id, found.job_id FROM jobs CROSS JOIN LATERAL (
         SELECT chunks.id, chunks.job_id FROM chunks
         WHERE chunks.job_id = jobs.id AND chunks.state IN ('pending', 'running')
             AND (chunks.state = 'pending' OR chunks.lease_expires_at < now())
         ORDER BY chunks.id LIMIT :limit FOR UPDATE SKIP LOCKED
     ) AS found
-    WHERE jobs.state IN ('pending', 'running') AND jobs.cancel_requested_at IS NOT NULL
+    WHERE jobs.state IN ('pending', 'running')
+        AND (jobs.cancel_requested_at IS NOT NULL OR jobs.stopped_at IS NOT NULL)
     LIMIT :limit
 """)
 
 
 def reconcile(
-    *, database: Database, queue: Queue, resend_after_s: int, max_attempts: int, backoff: Backoff = BACKOFF
+    *,
+    database: Database,
+    queue: Queue,
+    resend_after_s: int,
+    max_attempts: int,
+    backoff: Backoff = BACKOFF,
+    chunk_size: int = CHUNK_SIZE,
 ) -> None:
     """Do one bounded tick. Of several at the same moment, one works and the others do nothing.
 
@@ -63,6 +78,7 @@ def reconcile(
         resend_after_s: an enumeration that nobody has been heard of for this long is asked for again.
         max_attempts: claims of a single image before it is given up.
         backoff: as claims have it; nobody is rung for a chunk that rests.
+        chunk_size: images in a chunk of those that are retried.
     """
     stale = func.now() - cast(timedelta(seconds=resend_after_s), Interval)
     # A transaction for each step: some hold chunks and the last holds jobs, and elsewhere a job may be waited for with
@@ -70,13 +86,18 @@ def reconcile(
     with database.transaction() as session:
         if _is_elected(session):
             _resend_enumerations(session, queue, stale)
-    for _ in range(_CANCEL_TURNS):
+    for _ in range(_STOP_TURNS):
         with database.transaction() as session:
-            if not (_is_elected(session) and _cancel_some(session)):
+            if not (_is_elected(session) and stop_overdue_jobs(session, most=_JOBS_STOPPED_AT_ONCE)):
+                break
+    for _ in range(_STOP_TURNS):
+        with database.transaction() as session:
+            if not (_is_elected(session) and _end_some(session)):
                 break
     with database.transaction() as session:
         if _is_elected(session):
             _settle_worn(session, queue, max_attempts)
+    _continue_retries(database, queue, chunk_size)
     with database.transaction() as session:
         if _is_elected(session):
             _finish_jobs(session)
@@ -106,14 +127,27 @@ def _resend_enumerations(session: Session, queue: Queue, stale: Any) -> None:
         after_commit(session, lambda: send_or_leave(queue, [messages.enumerate_job(job_id) for job_id in owed]))
 
 
-def _cancel_some(session: Session) -> bool:
-    """End chunks of cancelled jobs that nobody holds, and say whether there were any."""
+def _end_some(session: Session) -> bool:
+    """End chunks of stopping jobs that nobody holds, and say whether there were any."""
     chunk_ids: dict[int, list[int]] = {}
-    for chunk_id, job_id in session.execute(_OF_CANCELLED_JOBS, {"limit": CANCELLED_AT_ONCE}):
+    for chunk_id, job_id in session.execute(_OF_STOPPING_JOBS, {"limit": STOPPED_AT_ONCE}):
         chunk_ids.setdefault(job_id, []).append(chunk_id)
     for job_id in sorted(chunk_ids):
-        cancel_chunks(session, job_id, chunk_ids[job_id])
+        end_chunks(session, session.get_one(Job, job_id), chunk_ids[job_id])
     return bool(chunk_ids)
+
+
+def _continue_retries(database: Database, queue: Queue, chunk_size: int) -> None:
+    """Go on with retries whose request has not opened every image, or whose process was lost meanwhile."""
+    with database.transaction() as session:
+        being_retried = select(Job.id).where(
+            Job.state.in_((JobState.PENDING, JobState.RUNNING)), Job.retry_cursor.is_not(None)
+        )
+        job_ids = session.scalars(being_retried.order_by(Job.id).limit(_RETRY_TURNS)).all()
+    for job_id in job_ids:
+        for _ in range(_RETRY_TURNS // len(job_ids)):
+            if not continue_retry(database=database, queue=queue, job_id=job_id, chunk_size=chunk_size):
+                break
 
 
 def _settle_worn(session: Session, queue: Queue, max_attempts: int) -> None:
@@ -132,6 +166,8 @@ def _settle_worn(session: Session, queue: Queue, max_attempts: int) -> None:
             # One image is left to try; a chunk of one may be claimed more often.
             chunk.image_count = len(pending)
         session.flush()
+    for job_id in sorted({chunk.job_id for chunk in chunks}):
+        finish_if_done(session, job_id)
 
 
 def _pending_items(session: Session, chunk_id: int) -> Sequence[int]:
@@ -152,7 +188,7 @@ def _give_up(session: Session, chunk: Chunk) -> None:
     """Fail the one image whose work breaks off every time."""
     error = WorkerLost() if chunk.fault is None else _broken_by(chunk.fault)
     log.error("image.given_up", job=chunk.job_id, chunk=chunk.id, attempts=chunk.attempts, code=error.code)
-    failed = end_items(session, [chunk.id], state=ItemState.FAILED, error=error)
+    failed = end_items(session, [chunk.id], state=ItemState.FAILED, code=error.code, message=error.message)
     change_counts(session, chunk.job_id, pending=-failed, failed=failed)
     _close(session, chunk, ChunkState.DONE)
 
@@ -173,7 +209,10 @@ def _finish_jobs(session: Session) -> None:
     """End jobs whose last chunk was settled without a worker."""
     unfinished = select(Chunk.id).where(Chunk.job_id == Job.id, Chunk.state.in_(UNFINISHED_CHUNKS))
     done = select(Job.id).where(
-        Job.state.in_((JobState.PENDING, JobState.RUNNING)), Job.enumerated_at.is_not(None), ~unfinished.exists()
+        Job.state.in_((JobState.PENDING, JobState.RUNNING)),
+        Job.enumerated_at.is_not(None),
+        Job.retry_cursor.is_(None),
+        ~unfinished.exists(),
     )
     for job_id in session.scalars(done.limit(TICK_LIMIT)).all():
         finish_if_done(session, job_id)

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -41,6 +42,10 @@ class JobRequest:
     name: str | None = None
     idempotency_key: str | None = None
     priority: Priority = Priority.NORMAL
+    #: Seconds from the submission on after which what is not done fails.
+    deadline_s: float | None = None
+    #: Share of failed images, 0 to 1, beyond which the job stops by itself.
+    max_failed_share: float | None = None
 
     @property
     def sha256(self) -> str:
@@ -50,6 +55,9 @@ class JobRequest:
             "params": self.params.to_json(),
             "name": self.name,
         }
+        # Left out where they are not asked for: what was hashed before jobs had them keeps its hash.
+        bounds = {"deadline_s": self.deadline_s, "max_failed_share": self.max_failed_share}
+        described |= {name: value for name, value in bounds.items() if value is not None}
         if isinstance(self.source, ExplicitImages):
             described["images"] = [[image.name, image.uri, image.label_uri] for image in self.source.images]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
@@ -139,6 +147,8 @@ def _record_job(session: Session, queue: Queue, request: JobRequest, chunk_size:
         idempotency_key=request.idempotency_key,
         request_sha256=request.sha256,
         priority=request.priority,
+        max_failed_share=request.max_failed_share,
+        deadline_at=None if request.deadline_s is None else func.now() + timedelta(seconds=request.deadline_s),
         dispatched_at=func.now(),
     )
     session.add(job)

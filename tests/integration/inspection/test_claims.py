@@ -147,7 +147,7 @@ def test_one_look_tells_of_every_claim_what_became_of_it(scene):
     for renew_for_s in (None, 60):
         found = look_after(database=scene.database, chunks=chunks, renew_for_s=renew_for_s)
 
-        assert found == [Lease.LOST, Lease.HELD, Lease.CANCELLED, Lease.LOST]
+        assert found == [Lease.LOST, Lease.HELD, Lease.STOPPED, Lease.LOST]
 
 
 def test_a_renewal_does_not_wait_for_a_chunk_that_is_being_completed(scene):

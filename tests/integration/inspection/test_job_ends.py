@@ -92,7 +92,7 @@ def test_a_chunk_that_hears_of_the_cancellation_keeps_what_is_done_and_cancels_t
         database=scene.database,
         chunk=chunk,
         outcomes=[_good(chunk.items[0]), _bad(chunk.items[1])],
-        cancelled=True,
+        stopped=True,
     )
 
     assert running is JobState.RUNNING

@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import select, text
 
 from defectoscope.database import Chunk, ChunkState, JobState
+from defectoscope.inspection.ending import lock_job
 from defectoscope.inspection.images import register_images
-from defectoscope.inspection.jobs import cancel_job, lock_job
+from defectoscope.inspection.jobs import cancel_job
 from tests.integration.inspection.scene import image_facts, succeeded
 
 

@@ -5,7 +5,8 @@ from threading import Barrier
 
 from defectoscope.database import ChunkState, ItemState, JobState
 from defectoscope.inspection.chunks import count_claimable
-from defectoscope.inspection.jobs import CANCELLED_AT_ONCE, cancel_job, pause_job
+from defectoscope.inspection.ending import STOPPED_AT_ONCE
+from defectoscope.inspection.jobs import cancel_job, pause_job
 from defectoscope.inspection.leases import Release, release_chunk
 from defectoscope.inspection.reconciliation import TICK_LIMIT
 from defectoscope.inspection.sources import Prefix
@@ -202,17 +203,17 @@ def test_a_pending_chunk_of_a_cancelled_job_is_cancelled_by_the_next_tick(scene)
 
 
 def test_a_cancelled_job_of_very_many_chunks_is_ended_by_the_next_tick(scene):
-    job_id = scene.submit(images=3 * CANCELLED_AT_ONCE, chunk_size=1)
+    job_id = scene.submit(images=3 * STOPPED_AT_ONCE, chunk_size=1)
 
     cancel_job(database=scene.database, job_id=job_id)
     before = scene.job(job_id)
     scene.reconcile()
 
     after = scene.job(job_id)
-    assert (before.state, before.cancelled_images) == (JobState.RUNNING, CANCELLED_AT_ONCE)
+    assert (before.state, before.cancelled_images) == (JobState.RUNNING, STOPPED_AT_ONCE)
     assert (after.state, after.cancelled_images, after.pending_images) == (
         JobState.CANCELLED,
-        3 * CANCELLED_AT_ONCE,
+        3 * STOPPED_AT_ONCE,
         0,
     )
 

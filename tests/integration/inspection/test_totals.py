@@ -128,7 +128,7 @@ def test_after_a_cancellation_of_begun_and_waiting_chunks(scene):
         database=scene.database,
         chunk=begun,
         outcomes=[succeeded(begun.items[0]), _fail(begun.items[1])],
-        cancelled=True,
+        stopped=True,
     )
 
     _assert_exact(scene, job_id)

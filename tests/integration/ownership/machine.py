@@ -74,9 +74,21 @@ class Ownership(RuleBasedStateMachine):
     # What people do.
 
     @precondition(lambda self: len(self.jobs) < 3)
-    @rule(images=st.integers(1, 5), chunk_size=st.integers(1, 3))
-    def submit(self, images, chunk_size):
-        self.jobs.append(self.scene.submit(images=images, chunk_size=chunk_size, prefix=f"job-{len(self.jobs)}"))
+    @rule(
+        images=st.integers(1, 5),
+        chunk_size=st.integers(1, 3),
+        deadline_s=st.sampled_from([None, None, 50, 500]),
+        max_failed_share=st.sampled_from([None, None, 0.0, 0.05]),
+    )
+    def submit(self, images, chunk_size, deadline_s, max_failed_share):
+        job_id = self.scene.submit(
+            images=images,
+            chunk_size=chunk_size,
+            prefix=f"job-{len(self.jobs)}",
+            deadline_s=deadline_s,
+            max_failed_share=max_failed_share,
+        )
+        self.jobs.append(job_id)
 
     @precondition(lambda self: self.jobs)
     @rule(pick=PICK)
@@ -89,14 +101,14 @@ class Ownership(RuleBasedStateMachine):
     @rule(pick=PICK)
     def pause(self, pick):
         job = self._job(pick)
-        with self._refused_if(job["state"] in FINAL or job["cancel_requested_at"]):
+        with self._refused_if(job["state"] in FINAL or job["cancel_requested_at"] or job["stopped_at"]):
             pause_job(database=self.database, job_id=job["id"])
 
     @precondition(lambda self: self.jobs)
     @rule(pick=PICK)
     def resume(self, pick):
         job = self._job(pick)
-        with self._refused_if(job["state"] in FINAL or job["cancel_requested_at"]):
+        with self._refused_if(job["state"] in FINAL or job["cancel_requested_at"] or job["stopped_at"]):
             resume_job(database=self.database, queue=self.queue, job_id=job["id"])
 
     @precondition(lambda self: self.jobs)
@@ -127,8 +139,8 @@ class Ownership(RuleBasedStateMachine):
             claim.is_over = True
         elif renews:
             claim.runs_out_at = self.now + LEASE_S
-        if found is Lease.CANCELLED:
-            self._complete(claim, failed=set(), cancelled=True, done=1)
+        if found is Lease.STOPPED:
+            self._complete(claim, failed=set(), stopped=True, done=1)
 
     @precondition(lambda self: self.claims)
     @rule(pick=PICK, failed=st.sets(st.integers(0, 2)))
@@ -205,7 +217,7 @@ class Ownership(RuleBasedStateMachine):
     def teardown(self):
         """Let everything that was accepted come out, by what a system does without anybody's hand."""
         for job in self._rows("jobs"):
-            if job["paused_at"] and not job["cancel_requested_at"]:
+            if job["paused_at"] and not job["cancel_requested_at"] and not job["stopped_at"]:
                 resume_job(database=self.database, queue=self.queue, job_id=job["id"])
         self.queue.messages.clear()
         for _ in range(20):
@@ -235,6 +247,7 @@ class Ownership(RuleBasedStateMachine):
         job = next(job for job in self._rows("jobs") if job["id"] == chunk.job_id)
         assert not job["paused_at"], "a paused job was claimed"
         assert not job["cancel_requested_at"], "a cancelled job was claimed"
+        assert not job["stopped_at"], "a stopped job was claimed"
         assert self.rests_until.pop(chunk.chunk_id, 0) <= self.now, "a chunk was claimed while it rested"
         for other in self.claims:
             if other.chunk.chunk_id == chunk.chunk_id:
@@ -247,12 +260,12 @@ class Ownership(RuleBasedStateMachine):
         ring_for_chunks(self.queue, chunks=1)
         return claim
 
-    def _complete(self, claim, *, failed, cancelled=False, done=None):
+    def _complete(self, claim, *, failed, stopped=False, done=None):
         outcomes = [
             ItemOutcome(item_id=item.item_id, error=ImageTruncated()) if number in failed else _good(item)
             for number, item in enumerate(claim.chunk.items[:done])
         ]
-        accepted = complete_chunk(database=self.database, chunk=claim.chunk, outcomes=outcomes, cancelled=cancelled)
+        accepted = complete_chunk(database=self.database, chunk=claim.chunk, outcomes=outcomes, stopped=stopped)
         assert accepted == self._is_current(claim) or claim.may_be_settled, "a late holder wrote, or a holder did not"
         claim.is_over = True
 
@@ -281,6 +294,7 @@ class Ownership(RuleBasedStateMachine):
                 ),
                 past,
             )
+            session.execute(text("UPDATE jobs SET deadline_at = deadline_at - CAST(:past AS interval)"), past)
 
     def _job(self, pick):
         job_id = self.jobs[pick % len(self.jobs)]

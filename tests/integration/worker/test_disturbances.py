@@ -244,7 +244,7 @@ def test_the_heart_hears_of_a_cancellation_and_of_a_loss(bench):
             seconds.append(time.monotonic() - began)
     leases.end()
 
-    assert states == [Lease.CANCELLED, Lease.LOST]
+    assert states == [Lease.STOPPED, Lease.LOST]
     # A look each second, however long the lease.
     assert max(seconds) < 1.9
     assert not [thread for thread in threading.enumerate() if thread.name == "leases"]
