@@ -24,6 +24,7 @@ from api.routes import (
     model_imports,
     models,
     nights,
+    quarantine,
     results,
     training_runs,
     uploads,
@@ -42,6 +43,7 @@ MAX_JSON_BYTES = 128 * 2**20
 _NOUNS = (
     uploads,
     images,
+    quarantine,
     jobs,
     results,
     defects,

@@ -267,6 +267,14 @@ class CrossSiteRequest(AccessDenied):
     """The request was sent by a page of another site."""
 
 
+class ImageQuarantined(CallerError):
+    """The image took down its workers before and is in quarantine; `defectoscope images release` lets it out."""
+
+
+class QuarantinedImageNotFound(NotFound):
+    """No image in quarantine has this id."""
+
+
 class WorkerLost(Fault):
     """The worker stopped while this image was being segmented, several times; it was given up."""
 

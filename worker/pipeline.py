@@ -15,8 +15,10 @@ from queue import SimpleQueue
 import structlog
 
 from defectoscope.database import Database
+from defectoscope.errors import ImageQuarantined
 from defectoscope.inspection.chunks import ClaimedChunk, ClaimedItem, KnownResult, find_known_results
 from defectoscope.inspection.completion import ItemOutcome
+from defectoscope.inspection.quarantine import note_suspect
 from defectoscope.logs import carrying
 from worker.log_context import about_image
 from worker.memory import ByteBudget
@@ -94,7 +96,7 @@ class Pipeline:
         under_way = ahead_bytes = 0
         while remaining or under_way or ready:
             while remaining and under_way + len(ready) < 2 * self.group_size and ahead_bytes < _AHEAD_BYTES:
-                self.fetchers.submit(carrying(self._fetch), remaining.popleft()).add_done_callback(done.put)
+                self.fetchers.submit(carrying(self._fetch), chunk, remaining.popleft()).add_done_callback(done.put)
                 under_way += 1
             if under_way:
                 fetched = done.get().result()
@@ -105,9 +107,18 @@ class Pipeline:
                 yield ready
                 ready, ahead_bytes = [], 0
 
-    def _fetch(self, item: ClaimedItem) -> _Fetched:
+    def _fetch(self, chunk: ClaimedChunk, item: ClaimedItem) -> _Fetched:
+        def on_read(sha256: str) -> None:
+            if sha256 in chunk.quarantined_sha256s:
+                raise ImageQuarantined
+            if chunk.is_suspect:
+                note_suspect(database=self.database, chunk=chunk, sha256=sha256)
+
         with about_image(item):
-            fetched = self.steps.fetch(item)
+            if item.is_quarantined:
+                fetched: _Fetched = ItemOutcome(item_id=item.item_id, error=ImageQuarantined())
+            else:
+                fetched = self.steps.fetch(item, on_read=on_read)
             if isinstance(fetched, ItemOutcome):
                 _tell_failure(fetched)
             return fetched

@@ -91,8 +91,12 @@ class ImageSteps:
     lane: Lane
     stored_masks: StoredMasks
 
-    def fetch(self, item: ClaimedItem) -> FetchedImage | ItemOutcome:
+    def fetch(self, item: ClaimedItem, *, on_read: Callable[[str], None]) -> FetchedImage | ItemOutcome:
         """Fetch an image, and keep it in the content store if it came from elsewhere.
+
+        Args:
+            item: as claimed.
+            on_read: called with the SHA-256 of the file before anything is done with its content; may refuse it.
 
         Raises:
             StorageUnavailable: try again later.
@@ -101,8 +105,9 @@ class ImageSteps:
             with stage("fetch"):
                 data = self.buckets.read(item.source_uri, max_bytes=self.limits.max_bytes, etag=item.source_etag)
                 crash_point(CrashPoint.IMAGE_FETCHED)
-                opened = open_image(data, limits=self.limits)
                 sha256 = hashlib.sha256(data).hexdigest()
+                on_read(sha256)
+                opened = open_image(data, limits=self.limits)
                 if item.source_uri != str(S3Uri(self.buckets.own_name, content_key(sha256))):
                     # Found outside our content store: kept under its hash, whatever happens to the original.
                     put_content(self.storage, data, content_type="application/octet-stream")

@@ -77,7 +77,7 @@ class JobCalls:
 
 @dataclass(frozen=True, slots=True)
 class ImageCalls:
-    """Images: add, look, download."""
+    """Images: add, look, download, let out of quarantine."""
 
     transport: Transport
 
@@ -102,6 +102,14 @@ class ImageCalls:
             raise InvalidRequest(f"{path} cannot be read: {exc.strerror}.") from exc
         answer = self.transport.call("POST", "/v1/images", files={"file": (path.name, data)}, repeatable=True)
         return cast("dict[str, Any]", answer)
+
+    def quarantined(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield images that took down their workers, the latest first."""
+        return each(self.transport, "/v1/quarantine", limit=limit)
+
+    def release(self, quarantined_id: int) -> dict[str, Any]:
+        """Let an image out of quarantine, and return what it was."""
+        return cast("dict[str, Any]", self.transport.call("POST", f"/v1/quarantine/{quarantined_id}/release"))
 
     def download(self, image_id: int, path: Path) -> None:
         """Write the original bytes to a file."""

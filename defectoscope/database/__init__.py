@@ -43,6 +43,7 @@ from defectoscope.database.models import (
     ModelVersion,
     Promotion,
 )
+from defectoscope.database.quarantine import QuarantinedImage
 from defectoscope.database.session import Database, after_commit
 from defectoscope.database.webhooks import DeliveryState, Webhook, WebhookDelivery
 
@@ -76,6 +77,7 @@ __all__ = [
     "Priority",
     "Promotion",
     "QaScore",
+    "QuarantinedImage",
     "Result",
     "RunTrigger",
     "Severity",

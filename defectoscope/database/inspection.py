@@ -152,6 +152,9 @@ class Chunk(Base):
     lease_expires_at: Mapped[Moment | None]
     next_run_at: Mapped[Moment | None] = mapped_column(comment="rests until then after a fault; null: at once")
     postponements: Mapped[int] = mapped_column(server_default="0", comment="given back because a server was away")
+    suspect_sha256: Mapped[str | None] = mapped_column(
+        String(64), comment="content of its one image, noted after a fault and before anything was done with it"
+    )
     fault: Mapped[str | None] = mapped_column(comment="the error that the last claim broke off in; null: none known")
     finished_at: Mapped[Moment | None]
     created_at: Mapped[CreatedAt]

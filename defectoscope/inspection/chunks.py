@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import and_, func, select, text
 
-from defectoscope.database import Database, Image, ItemState, JobItem, Result
+from defectoscope.database import Database, Image, ItemState, JobItem, QuarantinedImage, Result
 from defectoscope.inspection.backoff import BACKOFF, DELAY, Backoff
 from defectoscope.inspection.params import JobParams
 
@@ -56,7 +56,8 @@ _CLAIM = text(f"""
         next_run_at = NULL, fault = NULL
     FROM next, jobs, model_versions
     WHERE chunks.id = next.id AND jobs.id = chunks.job_id AND model_versions.id = jobs.model_version_id
-    RETURNING chunks.id, chunks.job_id, chunks.lease_token, jobs.params, jobs.model_version_id, model_versions.number
+    RETURNING chunks.id, chunks.job_id, chunks.lease_token, chunks.attempts, jobs.params, jobs.model_version_id,
+        model_versions.number
 """)  # noqa: S608 -- made of constants
 
 _COUNT_CLAIMABLE = text(f"""
@@ -66,6 +67,13 @@ _COUNT_CLAIMABLE = text(f"""
         ) AS owed WHERE {_OPEN} LIMIT :most
     ) AS claimable
 """)  # noqa: S608 -- made of constants
+
+
+_is_of_unread_image = and_(
+    QuarantinedImage.sha256.is_(None),
+    QuarantinedImage.source_uri == JobItem.source_uri,
+    QuarantinedImage.source_etag.is_not_distinct_from(JobItem.source_etag),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +93,16 @@ class ClaimedItem:
     source_uri: str
     source_etag: str | None
     label_uri: str | None
+    is_quarantined: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedChunk:
-    """A chunk that this worker holds while its lease lasts. The token fences off a predecessor that wakes up late."""
+    """A chunk that this worker holds while its lease lasts. The token fences off a predecessor that wakes up late.
+
+    It is suspect when it has one image, whose claim before this one ended in a fault. The list of quarantined contents
+    is short by its nature: each of them has cost several workers.
+    """
 
     chunk_id: int
     job_id: int
@@ -98,6 +111,8 @@ class ClaimedChunk:
     model_version_id: int
     params: JobParams
     items: tuple[ClaimedItem, ...]
+    is_suspect: bool = False
+    quarantined_sha256s: frozenset[str] = frozenset()
 
 
 def claim_next_chunk(
@@ -125,10 +140,19 @@ def claim_next_chunk(
         if claimed is None:
             return None
         items = session.execute(
-            select(JobItem.id, JobItem.name, JobItem.source_uri, JobItem.source_etag, JobItem.label_uri)
+            select(
+                JobItem.id,
+                JobItem.name,
+                JobItem.source_uri,
+                JobItem.source_etag,
+                JobItem.label_uri,
+                QuarantinedImage.id.is_not(None),
+            )
+            .outerjoin(QuarantinedImage, _is_of_unread_image)
             .where(JobItem.chunk_id == claimed.id, JobItem.state == ItemState.PENDING)
             .order_by(JobItem.id)
-        )
+        ).all()
+        quarantined = session.scalars(select(QuarantinedImage.sha256).where(QuarantinedImage.sha256.is_not(None))).all()
         return ClaimedChunk(
             chunk_id=claimed.id,
             job_id=claimed.job_id,
@@ -137,9 +161,18 @@ def claim_next_chunk(
             model_version_id=claimed.model_version_id,
             params=JobParams.from_json(claimed.params),
             items=tuple(
-                ClaimedItem(item_id=item_id, name=name, source_uri=uri, source_etag=etag, label_uri=label_uri)
-                for item_id, name, uri, etag, label_uri in items
+                ClaimedItem(
+                    item_id=item_id,
+                    name=name,
+                    source_uri=uri,
+                    source_etag=etag,
+                    label_uri=label_uri,
+                    is_quarantined=is_quarantined,
+                )
+                for item_id, name, uri, etag, label_uri, is_quarantined in items
             ),
+            is_suspect=len(items) == 1 and claimed.attempts > 1,
+            quarantined_sha256s=frozenset(filter(None, quarantined)),
         )
 
 

@@ -25,6 +25,7 @@ from defectoscope.inspection.ending import (
 )
 from defectoscope.inspection.items import rechunk
 from defectoscope.inspection.jobs import continue_retry
+from defectoscope.inspection.quarantine import quarantine_images
 from defectoscope.inspection.totals import change_counts
 from defectoscope.queue import WAITING_DOORBELLS, Queue, messages, ring_for_chunks, send_or_leave
 
@@ -187,6 +188,8 @@ def _split(session: Session, queue: Queue, chunk: Chunk, item_ids: Sequence[int]
 def _give_up(session: Session, chunk: Chunk) -> None:
     """Fail the one image whose work breaks off every time."""
     error = WorkerLost() if chunk.fault is None else _broken_by(chunk.fault)
+    if chunk.fault is None:
+        quarantine_images(session, chunk.id)
     log.error("image.given_up", job=chunk.job_id, chunk=chunk.id, attempts=chunk.attempts, code=error.code)
     failed = end_items(session, [chunk.id], state=ItemState.FAILED, code=error.code, message=error.message)
     change_counts(session, chunk.job_id, pending=-failed, failed=failed)

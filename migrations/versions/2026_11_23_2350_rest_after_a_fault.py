@@ -42,7 +42,7 @@ def upgrade() -> None:
         "chunks",
         sa.Column(
             "fault",
-            sa.Text(),
+            sa.String(),
             nullable=True,
             comment="the error that the last claim broke off in; null: none known",
         ),

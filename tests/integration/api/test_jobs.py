@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import pytest
 from fastapi.testclient import TestClient
@@ -319,6 +320,41 @@ def test_a_priority_is_taken_with_the_job_and_changed_afterwards(client, submit,
     assert (usual["priority"], urgent["priority"], changed.json()["priority"]) == ("normal", "high", "low")
     assert refused.status_code == 422
     assert client.get(f"/v1/jobs/{usual['id']}").json()["priority"] == "low"
+
+
+def test_a_deadline_and_a_failure_budget_are_taken_with_the_job(client, submit, model, bucket):
+    images = {"a.png": f"s3://{bucket}/a.png"}
+
+    job = submit(images, deadline_s=90, max_failed_share=0.25).json()
+    neither = submit(images).json()
+
+    asked_s = datetime.fromisoformat(job["deadline_at"]) - datetime.fromisoformat(job["created_at"])
+    assert (asked_s.total_seconds(), job["max_failed_share"]) == (90, 0.25)
+    assert (neither["deadline_at"], neither["max_failed_share"]) == (None, None)
+    assert client.get(f"/v1/jobs/{job['id']}").json() == job
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param({"deadline_s": 0}, id="no-time"),
+        pytest.param({"deadline_s": 10**9}, id="decades"),
+        pytest.param({"max_failed_share": 1.1}, id="more-than-all"),
+    ],
+)
+def test_a_deadline_or_a_failure_budget_that_makes_no_sense_is_refused(submit, model, bucket, asked):
+    answer = submit({"a.png": f"s3://{bucket}/a.png"}, **asked)
+
+    assert (answer.status_code, code_of(answer)) == (422, "invalid_request")
+
+
+def test_the_same_key_with_another_deadline_is_a_conflict(submit, model, bucket):
+    images = {"a.png": f"s3://{bucket}/a.png"}
+    submit(images, key="k", deadline_s=90)
+
+    answer = submit(images, key="k", deadline_s=91)
+
+    assert (answer.status_code, code_of(answer)) == (409, "idempotency_conflict")
 
 
 def test_a_running_job_cannot_be_retried(client, submit, model, bucket):

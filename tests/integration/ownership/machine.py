@@ -336,6 +336,7 @@ def drive(url, *, examples, steps, seeded):
         database=None,
         deadline=None,
         print_blob=False,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     machine = type("Ownership", (Ownership,), {"database": database})
