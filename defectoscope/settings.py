@@ -107,6 +107,9 @@ class WorkerSettings(_Section):
     stuck_after_s: float = Field(300, gt=0, description="a model call that lasts this long ends the process")
     champion_interval_s: float = Field(3, gt=0, description="how often a newly promoted model is looked for")
     io_threads: int = Field(4, ge=1, description="threads that fetch images")
+    stop_grace_s: float = Field(
+        8, ge=0, description="a process told to end is out after so long, its work given back; less than Docker's 10 s"
+    )
     retry_pause_s: float = Field(5, ge=0, description="rest of a thread after a server it needs did not answer")
     model_cache_dir: Path = Field(
         default_factory=lambda: user_cache_path("defectoscope") / "models", description="where model files are kept"

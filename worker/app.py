@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from types import FrameType
+from typing import Any
 
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
@@ -63,8 +67,28 @@ def _serve_metrics(**_: object) -> None:
         _until_shutdown.callback(exposition.close)
 
 
+@worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
+def _hear_signals_first(**_: object) -> None:
+    """Stop the work before Celery waits for it: to SIGQUIT it waits for the threads first and tells of it afterwards.
+
+    SIGTERM and Ctrl-C are the warm shutdown: work is given back between two batches, and what does not come to an end
+    within the grace time is left. SIGQUIT is the cold one, without the grace time.
+    """
+    for number, at_once in ((signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGQUIT, True)):
+        signal.signal(number, _stopping_first(signal.getsignal(number), at_once=at_once))
+
+
+def _stopping_first(celerys: Any, *, at_once: bool) -> Callable[[int, FrameType | None], None]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        inspector.stop_process(at_once=at_once)
+        celerys(number, frame)
+
+    return handle
+
+
 @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
 def _request_stop(**_: object) -> None:
+    # Before the worker is ready, and when it is told to end by its remote control.
     inspector.request_stop()
 
 

@@ -1,7 +1,7 @@
-"""The way out of a process whose GPU has failed or whose model call never ends: work is given back, then it exits.
+"""The way out of a process that cannot end by itself in time: work is given back, then it exits.
 
 A failed GPU stays failed for its process, and a thread that hangs in a driver cannot be ended. Whoever started the
-process starts it again.
+process starts it again. A process that is told to end has a time for it, and is out after that.
 """
 
 from __future__ import annotations
@@ -54,23 +54,38 @@ class Departure:
             with self._lock:
                 self._held.pop(chunk.chunk_id, None)
 
-    def begin(self, reason: str) -> None:
-        """Begin to leave, from a thread of its own; does nothing when it has begun."""
+    def begin(self, reason: str, *, why: Release = Release.POSTPONED, grace_s: float = _GRACE_S) -> None:
+        """Begin to leave, from a thread of its own; does nothing when it has begun.
+
+        Args:
+            reason: for the log.
+            why: chunks are given back.
+            grace_s: how long chunks in work may take to be given back by their own threads, seconds.
+        """
         with self._lock:
             if self._begun:
                 return
             self._begun = True
         log.critical("worker.departing", reason=reason, chunks=sorted(self._held))
-        Thread(target=self._leave, name="departure", daemon=True).start()
+        Thread(target=self._leave, args=(why, grace_s), name="departure", daemon=True).start()
 
-    def _leave(self) -> None:
+    def begin_after(self, delay_s: float, reason: str) -> None:
+        """Leave after a while, whatever is under way then; a process that has ended by itself is gone before."""
+
+        def wait() -> None:
+            sleep(delay_s)
+            self.begin(reason, why=Release.STOPPED, grace_s=0)
+
+        Thread(target=wait, name="departure-timer", daemon=True).start()
+
+    def _leave(self, why: Release, grace_s: float) -> None:
         self._before()
-        deadline = monotonic() + _GRACE_S
+        deadline = monotonic() + grace_s
         while self._held and monotonic() < deadline:
             sleep(0.1)
         for chunk in list(self._held.values()):
             try:
-                release_chunk(database=self._database, chunk=chunk, why=Release.POSTPONED)
+                release_chunk(database=self._database, chunk=chunk, why=why)
             except DatabaseUnavailable as exc:
                 log.warning("chunk.not_released", chunk=chunk.chunk_id, reason=exc.message)
         os._exit(_STATUS)

@@ -252,6 +252,15 @@ class Inspector:
         """Have chunks in work end between two batches and be given back."""
         self._stopping.set()
 
+    def stop_process(self, *, at_once: bool) -> None:
+        """Have chunks in work given back, and see that the process ends: in its grace time, or at once."""
+        self.request_stop()
+        grace_s = self._settings.worker.stop_grace_s
+        if at_once:
+            self._departure.begin("The process was told to end at once.", why=Release.STOPPED, grace_s=min(1, grace_s))
+        else:
+            self._departure.begin_after(grace_s, f"The process has not ended within its {grace_s:g} s.")
+
     def close(self) -> None:
         """Let the threads end and close the connections."""
         self._lane_watch.end()

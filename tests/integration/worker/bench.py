@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from defectoscope.database import Chunk, ChunkState, Database, DefectRow, Image, Job, JobItem, ModelVersion, Result
 from defectoscope.inspection.params import JobParams, Overlays
@@ -83,6 +84,15 @@ class Bench:
         """Have every chunk that rests after a fault have rested."""
         with self.database.transaction() as session:
             session.execute(update(Chunk).values(next_run_at=None))
+
+    def expire_leases(self):
+        """Have every holder have fallen silent long ago."""
+        with self.database.transaction() as session:
+            session.execute(
+                update(Chunk)
+                .where(Chunk.state == ChunkState.RUNNING)
+                .values(lease_expires_at=func.now() - timedelta(hours=1))
+            )
 
     def job(self, job_id):
         with self.database.transaction() as session:
