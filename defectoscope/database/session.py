@@ -20,6 +20,12 @@ _AFTER_COMMIT = "after_commit"
 _ANSWER_LATE_S = 5.0
 
 
+#: A process that is stopped in the middle of a transaction keeps its locks no longer than this, seconds.
+_IDLE_IN_TRANSACTION_S = 60
+#: A connection whose other end is silent on the network is given up after about this time, seconds, on both sides.
+_SILENT_S = 30
+
+
 class Database:
     """PostgreSQL as the use cases see it: `with database.transaction() as session`."""
 
@@ -34,7 +40,13 @@ class Database:
             hide_parameters=True,
             connect_args={
                 "connect_timeout": 5,
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": (_SILENT_S - 10) // 5,
+                "tcp_user_timeout": _SILENT_S * 1000,
                 "options": f"-c statement_timeout={statement_timeout_s * 1000} -c lock_timeout=20000 -c timezone=UTC"
+                f" -c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_S * 1000}"
+                f" -c tcp_user_timeout={_SILENT_S * 1000}"
                 # To compile a statement, or to start workers for it, takes longer than any of ours runs.
                 " -c jit=off -c max_parallel_workers_per_gather=0",
             },

@@ -1,4 +1,11 @@
-"""Reconciliation: settles what no worker can, and rings for owed work, so that a lost message is only a delay."""
+"""Reconciliation: settles what no worker can, and rings for owed work, so that a lost message is only a delay.
+
+Any process may reconcile, and several may try at once. Each step is a short transaction of its own, and an advisory
+lock of that transaction elects who does it. A row with a lease would have to be renewed, and would outlive its holder.
+This lock ends with its transaction, with its connection, and, where a process is stopped in the middle, with the
+patience of PostgreSQL for idle transactions (`database/session.py`). Steps lock what they touch by themselves, so that
+two elected at once would do no harm either.
+"""
 
 from __future__ import annotations
 
@@ -112,13 +119,20 @@ def _is_elected(session: Session) -> bool:
 
 
 def _resend_enumerations(session: Session, queue: Queue, stale: Any) -> None:
-    owed = session.scalars(
-        update(Job)
+    silent = (
+        select(Job.id)
         .where(
             Job.state.in_((JobState.PENDING, JobState.RUNNING)),
             Job.enumerated_at.is_(None),
             or_(Job.dispatched_at.is_(None), Job.dispatched_at < stale),
         )
+        .order_by(Job.id)
+        .limit(TICK_LIMIT)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    owed = session.scalars(
+        update(Job)
+        .where(Job.id.in_(silent))
         .values(dispatched_at=func.now())
         .returning(Job.id)
         .execution_options(synchronize_session=False)

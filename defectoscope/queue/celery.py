@@ -12,42 +12,68 @@ from kombu.messaging import Producer
 from defectoscope.errors import QueueUnavailable
 from defectoscope.queue.messages import INSPECTION_QUEUE, Message
 
+_WHAT_A_MESSAGE_IS = {
+    # Nobody but us writes them, and nothing in them can run anything.
+    "accept_content": ["json"],
+    "task_serializer": "json",
+    # What came out is in the database.
+    "task_ignore_result": True,
+    "task_default_queue": INSPECTION_QUEUE,
+    "enable_utc": True,
+    "timezone": "UTC",
+}
+_WHAT_A_WORKER_TAKES = {
+    # Acknowledged when the work is done, so that a killed worker's doorbell comes back by itself, sooner or later.
+    "task_acks_late": True,
+    # Never at once: a task that kills its worker would go round without a pause.
+    "task_reject_on_worker_lost": False,
+    # A doorbell that one worker keeps in its pocket is one that nobody else hears.
+    "worker_prefetch_multiplier": 1,
+    # Health checks ask a worker whether it lives.
+    "worker_enable_remote_control": True,
+    "worker_hijack_root_logger": False,
+}
+_WHEN_THE_BROKER_IS_AWAY = {
+    "broker_connection_retry_on_startup": True,
+    # For as long as it takes: the work is in the database, and a worker without a broker has nothing else to do.
+    "broker_connection_max_retries": None,
+    "broker_pool_acquire_timeout": 10,
+    # Sending is tried for about a second. The reconciler rings again in any case, and a request must not hang.
+    "task_publish_retry": True,
+    "task_publish_retry_policy": {
+        "max_retries": 2,
+        "interval_start": 0.1,
+        "interval_step": 0.3,
+        "interval_max": 1,
+    },
+}
+_TRANSPORT = {
+    # Far above any chunk's time, or a running task would be delivered again; what is lost is the reconciler's business.
+    "visibility_timeout": 900,
+    # Unacknowledged messages are looked through every ten seconds, each time: by default it is every hundred.
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+    # A connection that is half open is noticed and not waited for.
+    "health_check_interval": 10,
+    "socket_timeout": 30,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    # Alternate between queues so that housekeeping never waits behind chunks.
+    "queue_order_strategy": "round_robin",
+}
+
 
 def make_celery(name: str, *, broker_url: str, key_prefix: str) -> Celery:
     """Return a Celery application with the settings that make a message a hint and nothing more.
 
     No result backend, JSON only, late acknowledgement, nothing fetched ahead. A message lost or doubled by the broker
-    costs a delay or a claim that finds nothing; the database knows what is owed (docs/architecture.md).
+    costs a delay or a claim that finds nothing; the database knows what is owed (docs/architecture.md). Every setting
+    of the queue is here, but two that only the command line takes: workers start ``--without-mingle
+    --without-gossip``, because they have nothing to tell each other.
     """
     app = Celery(name, broker=broker_url, set_as_current=False)
-    app.conf.update(
-        accept_content=["json"],
-        task_serializer="json",
-        task_ignore_result=True,
-        task_acks_late=True,
-        task_reject_on_worker_lost=False,
-        task_default_queue=INSPECTION_QUEUE,
-        worker_prefetch_multiplier=1,
-        worker_hijack_root_logger=False,
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
-        broker_pool_acquire_timeout=10,
-        broker_transport_options={
-            # Far above any chunk's time: redelivery is the reconciler's business, not the broker's.
-            "visibility_timeout": 900,
-            "health_check_interval": 10,
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "global_keyprefix": key_prefix,
-            # Alternate between queues so that housekeeping never waits behind chunks.
-            "queue_order_strategy": "round_robin",
-        },
-        task_publish_retry=True,
-        task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1},
-        enable_utc=True,
-        timezone="UTC",
-    )
+    app.conf.update(_WHAT_A_MESSAGE_IS, **_WHAT_A_WORKER_TAKES, **_WHEN_THE_BROKER_IS_AWAY)
+    app.conf.broker_transport_options = {**_TRANSPORT, "global_keyprefix": key_prefix}
     return app
 
 

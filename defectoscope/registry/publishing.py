@@ -132,6 +132,8 @@ def _reserve_number(session: Session) -> int:
         if monotonic() > deadline:
             raise DatabaseUnavailable("Another model version is being published, and has been for too long.")
         sleep(_LOOK_S)
+    # The files are made and stored before the transaction ends.
+    session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{_WAIT_S}s'"))
     return (session.scalar(select(func.max(ModelVersion.number))) or 0) + 1
 
 
