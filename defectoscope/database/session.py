@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import create_engine, event, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -18,11 +18,9 @@ from defectoscope.errors import DatabaseUnavailable
 _AFTER_COMMIT = "after_commit"
 #: How much longer than a statement may run its answer is waited for, seconds.
 _ANSWER_LATE_S = 5.0
-
-
 #: A process that is stopped in the middle of a transaction keeps its locks no longer than this, seconds.
 _IDLE_IN_TRANSACTION_S = 60
-#: A connection whose other end is silent on the network is given up after about this time, seconds, on both sides.
+#: PostgreSQL gives up a client that is silent on the network after this time, seconds.
 _SILENT_S = 30
 
 
@@ -40,10 +38,6 @@ class Database:
             hide_parameters=True,
             connect_args={
                 "connect_timeout": 5,
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": (_SILENT_S - 10) // 5,
-                "tcp_user_timeout": _SILENT_S * 1000,
                 "options": f"-c statement_timeout={statement_timeout_s * 1000} -c lock_timeout=20000 -c timezone=UTC"
                 f" -c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION_S * 1000}"
                 f" -c tcp_user_timeout={_SILENT_S * 1000}"
@@ -71,7 +65,10 @@ class Database:
         try:
             with session, session.begin():
                 yield session
-        except (OperationalError, InterfaceError) as exc:
+        except DBAPIError as exc:
+            # Of what ended the connection PostgreSQL has more names than these two.
+            if not (exc.connection_invalidated or isinstance(exc, (OperationalError, InterfaceError))):
+                raise
             raise DatabaseUnavailable(f"The database does not answer: {exc.orig}".strip()) from exc
         except PoolTimeout as exc:
             raise DatabaseUnavailable("Every connection to the database is in use.") from exc

@@ -181,7 +181,7 @@ def _open_again(session: Session, job: Job) -> None:
         if job.error_code == FailureBudgetExceeded.code:
             job.max_failed_share = None
         job.stopped_at = job.error_code = job.error_message = None
-    if job.deadline_at is not None and job.deadline_at <= session.scalar(select(func.now())):
+    if session.scalar(select(Job.deadline_at <= func.now()).where(Job.id == job.id)):
         job.deadline_at = None
 
 
@@ -198,7 +198,7 @@ def _retry_some(session: Session, queue: Queue, job: Job, chunk_size: int) -> in
     return len(failed)
 
 
-def _failed_items(job_id: int) -> Select[tuple[int]]:
+def _failed_items(job_id: int) -> Select[int]:
     # An archive member that was never read has no address to try again.
     return select(JobItem.id).where(
         JobItem.job_id == job_id, JobItem.state == ItemState.FAILED, JobItem.source_uri != ""

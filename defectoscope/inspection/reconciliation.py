@@ -171,17 +171,20 @@ def _settle_worn(session: Session, queue: Queue, max_attempts: int) -> None:
     bounds = {"before_split": before_split, "max_attempts": max_attempts, "limit": TICK_LIMIT}
     ids = session.scalars(_WORN, bounds).all()
     chunks = session.scalars(select(Chunk).where(Chunk.id.in_(ids)).order_by(Chunk.job_id, Chunk.id)).all()
+    failed_in: list[int] = []
     for chunk in chunks:
         pending = _pending_items(session, chunk.id)
         if len(pending) > 1:
             _split(session, queue, chunk, pending)
         elif chunk.attempts >= max_attempts:
             _give_up(session, chunk)
+            failed_in.append(chunk.job_id)
         else:
             # One image is left to try; a chunk of one may be claimed more often.
             chunk.image_count = len(pending)
         session.flush()
-    for job_id in sorted({chunk.job_id for chunk in chunks}):
+    # In the order in which their rows were locked when the images were counted.
+    for job_id in dict.fromkeys(failed_in):
         finish_if_done(session, job_id)
 
 

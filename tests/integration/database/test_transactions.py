@@ -159,3 +159,20 @@ def test_transactions_of_several_threads_are_separate(database):
 
     assert seen == [0]
     assert _count(database) == 1
+
+
+def test_a_process_that_is_stopped_in_a_transaction_keeps_its_locks_for_a_minute_at_most(database):
+    with database.transaction() as session:
+        patience = session.scalar(text("SHOW idle_in_transaction_session_timeout"))
+
+    assert patience == "1min"
+
+
+def test_a_transaction_that_postgresql_gave_up_is_told_as_a_database_that_is_away(database):
+    def outlast(session):
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '100ms'"))
+        time.sleep(0.5)
+        session.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseUnavailable):
+        _fail_after(database, outlast)

@@ -19,14 +19,14 @@ PICTURES = {f"{seed}.png": encode(draw_part(height=64, width=64, seed=seed)[0], 
 
 @pytest.fixture
 def working(bench, processes, settings):
-    """Start a worker that has a chunk of many images in work, and tell which chunk it is."""
+    """Start a worker that has a chunk of many images in work, one call of the model behind it and one under way."""
 
     def start(**worker):
         job_id = bench.submit(PICTURES, chunk_size=16)
         process = processes.start(**worker)
         ring_for_chunks(open_queue(settings, name="test"), chunks=1)
         (chunk_id,) = bench.owed(job_id)
-        wait_until(lambda: bench.chunk(chunk_id).state is ChunkState.RUNNING)
+        wait_until(lambda: list(bench.storage.list("masks/")))
         return process, job_id, chunk_id
 
     return start
@@ -52,7 +52,6 @@ def _assert_given_back(bench, job_id, chunk_id):
 
 def test_a_warm_shutdown_gives_the_chunk_back_between_two_batches(bench, working, processes):
     process, job_id, chunk_id = working(call_s=0.5)
-    wait_until(lambda: list(bench.storage.list("masks/")))
 
     status, seconds = _end(process, signal.SIGTERM, within_s=8)
 
@@ -64,19 +63,19 @@ def test_a_warm_shutdown_gives_the_chunk_back_between_two_batches(bench, working
 
 def test_a_call_of_the_model_that_outlasts_the_grace_time_is_left(bench, working, processes):
     process, job_id, chunk_id = working(
-        call_s=20, DEFECTOSCOPE_WORKER__STOP_GRACE_S="1", DEFECTOSCOPE_WORKER__BATCH_SIZE="1"
+        call_s=6, DEFECTOSCOPE_WORKER__STOP_GRACE_S="1", DEFECTOSCOPE_WORKER__BATCH_SIZE="1"
     )
 
     status, seconds = _end(process, signal.SIGTERM, within_s=15)
 
     assert status == 70, processes.log(process)
-    assert 1 <= seconds < 5
+    assert 1 <= seconds < 4
     assert "has not ended within its 1 s" in processes.log(process)
     _assert_given_back(bench, job_id, chunk_id)
 
 
 def test_a_cold_shutdown_waits_for_no_call_of_the_model(bench, working, processes):
-    process, job_id, chunk_id = working(call_s=20, DEFECTOSCOPE_WORKER__BATCH_SIZE="1")
+    process, job_id, chunk_id = working(call_s=6, DEFECTOSCOPE_WORKER__BATCH_SIZE="1")
 
     status, seconds = _end(process, signal.SIGQUIT, within_s=15)
 
