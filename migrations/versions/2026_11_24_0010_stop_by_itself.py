@@ -1,7 +1,7 @@
 """Give jobs a deadline and a failure budget, and have a retry go on where it was.
 
-Revision: 0005
-Follows: 0004
+Revision: 0006
+Follows: 0005
 
 Before you write: the previous release is still running while this one migrates. Add, fill, switch, and drop one
 release later. Long locks stop everybody: create indexes concurrently on tables that are in use.
@@ -12,8 +12,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

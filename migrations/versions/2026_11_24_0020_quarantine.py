@@ -1,7 +1,7 @@
 """Remember images that took down their workers.
 
-Revision: 0006
-Follows: 0005
+Revision: 0007
+Follows: 0006
 
 Before you write: the previous release is still running while this one migrates. Add, fill, switch, and drop one
 release later. Long locks stop everybody: create indexes concurrently on tables that are in use.
@@ -12,8 +12,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

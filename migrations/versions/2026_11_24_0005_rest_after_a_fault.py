@@ -1,7 +1,7 @@
 """Have chunks rest after a fault, and remember what a claim broke off in.
 
-Revision: 0004
-Follows: 0003
+Revision: 0005
+Follows: 0004
 
 Before you write: the previous release is still running while this one migrates. Add, fill, switch, and drop one
 release later. Long locks stop everybody: create indexes concurrently on tables that are in use.
@@ -12,8 +12,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
