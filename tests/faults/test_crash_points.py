@@ -125,10 +125,12 @@ def test_a_reconciler_that_dies_while_it_splits_a_chunk_leaves_it_whole(bench, c
     for _ in range(2):
         # A worker that is lost with it, twice.
         with bench.database.transaction() as session:
-            session.execute(text("UPDATE chunks SET lease_expires_at = now() WHERE state = 'running'"))
+            session.execute(
+                text("UPDATE chunks SET lease_expires_at = now() - interval '1 hour' WHERE state = 'running'")
+            )
         assert claim_next_chunk(database=bench.database, owner="lost", lease_s=60, max_attempts=3) is not None
     with bench.database.transaction() as session:
-        session.execute(text("UPDATE chunks SET lease_expires_at = now() WHERE state = 'running'"))
+        session.execute(text("UPDATE chunks SET lease_expires_at = now() - interval '1 hour' WHERE state = 'running'"))
 
     point = CrashPoint.CHUNK_SPLIT
     crasher.wait_for_death(crasher.start_worker(point), point, queue=broker)
