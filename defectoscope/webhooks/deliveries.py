@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from defectoscope.database import DeliveryState, Event, WebhookDelivery
 from defectoscope.errors import WebhookDeliveryNotFound, WebhookDeliveryPending, WebhookDisabled
 from defectoscope.events import record_event
-from defectoscope.webhooks.endpoints import find_webhook, wake_webhook
+from defectoscope.webhooks.endpoints import find_webhook, lock_webhook, wake_webhook
 from defectoscope.webhooks.messages import message_id_of
 
 # The token moves on, so that a sender of long ago can say nothing about it any more.
@@ -54,7 +54,7 @@ def redeliver(session: Session, webhook_id: int, *, delivery_id: int | None = No
         WebhookNotFound, WebhookDeliveryNotFound: there is none.
         WebhookDeliveryPending: the one named has not ended yet.
     """
-    find_webhook(session, webhook_id)
+    lock_webhook(session, webhook_id)
     if delivery_id is not None and view_delivery(session, webhook_id, delivery_id).row.state is DeliveryState.PENDING:
         raise WebhookDeliveryPending(f"Delivery {delivery_id} is still owed.", delivery_id=delivery_id)
     found = session.scalars(_REDELIVER, {"webhook_id": webhook_id, "delivery_id": delivery_id}).all()
@@ -72,7 +72,7 @@ def request_test(session: Session, webhook_id: int) -> int:
         WebhookNotFound: there is none.
         WebhookDisabled: nothing is sent to it.
     """
-    row = find_webhook(session, webhook_id)
+    row = lock_webhook(session, webhook_id)
     if row.disabled_at is not None:
         raise WebhookDisabled(f"Webhook {webhook_id} is disabled; enable it first.", webhook_id=webhook_id)
     event_id = record_event(

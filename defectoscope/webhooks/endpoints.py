@@ -100,6 +100,18 @@ def find_webhook(session: Session, webhook_id: int) -> Webhook:
     return row
 
 
+def lock_webhook(session: Session, webhook_id: int) -> Webhook:
+    """Return the row of a webhook that nobody deletes before the transaction ends; events are owed to it meanwhile.
+
+    Raises:
+        WebhookNotFound: there is none.
+    """
+    row = session.get(Webhook, webhook_id, with_for_update={"key_share": True}, populate_existing=True)
+    if row is None:
+        raise WebhookNotFound(f"There is no webhook {webhook_id}.", webhook_id=webhook_id)
+    return row
+
+
 def disable_webhook(session: Session, webhook_id: int) -> None:
     """Send nothing more to a webhook, and owe it nothing new; what is owed already waits. Again changes nothing.
 
@@ -146,7 +158,7 @@ def delete_webhook(*, database: Database, webhook_id: int) -> None:
     with database.transaction() as session:
         disable_webhook(session, webhook_id)
     with database.transaction() as session:
-        session.delete(find_webhook(session, webhook_id))
+        session.delete(lock_webhook(session, webhook_id))
 
 
 def _views(session: Session, rows: Sequence[Webhook]) -> list[WebhookView]:

@@ -52,15 +52,20 @@ _CLAIM = text("""
         events.id AS event_id, events.kind, events.severity, events.subject, events.message, events.details,
         events.created_at
 """)
-# Only a claim that is still in force may say how it ended. What became of the webhook follows from that.
+# Only a claim that is still in force may say how it ended. What became of the webhook follows from that. The webhook is
+# locked first, here and wherever both are: so nobody who deletes it waits for somebody who waits for him.
 _END = text("""
-    WITH ended AS (
-        UPDATE webhook_deliveries
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM webhooks WHERE id = :webhook_id FOR NO KEY UPDATE
+    ), ended AS (
+        UPDATE webhook_deliveries AS sent
         SET state = CAST(:state AS varchar), last_status = :status, last_error = :error, lease_owner = NULL,
             lease_expires_at = NULL, next_attempt_at = now() + make_interval(secs => :delay_s),
             finished_at = CASE WHEN CAST(:state AS varchar) = 'pending' THEN NULL ELSE now() END
-        WHERE id = :delivery_id AND lease_token = :token AND state = 'pending'
-        RETURNING webhook_id
+        FROM locked
+        WHERE sent.webhook_id = locked.id AND sent.id = :delivery_id AND sent.lease_token = :token
+            AND sent.state = 'pending'
+        RETURNING sent.webhook_id
     )
     UPDATE webhooks
     SET failures = CASE WHEN :failed THEN webhooks.failures + 1 ELSE 0 END,
@@ -73,7 +78,10 @@ _BURY = text("""
     UPDATE webhook_deliveries
     SET state = 'dead', last_error = 'The process that sent it stopped, every time.', lease_owner = NULL,
         lease_expires_at = NULL, finished_at = now()
-    WHERE state = 'pending' AND attempts >= :max_attempts AND lease_expires_at < now()
+    WHERE id IN (
+        SELECT id FROM webhook_deliveries
+        WHERE state = 'pending' AND attempts >= :max_attempts AND lease_expires_at < now() FOR UPDATE SKIP LOCKED
+    )
 """)
 _COUNT = text("""
     SELECT count(*) FILTER (WHERE owed.state = 'pending'), count(*) FILTER (WHERE owed.state = 'dead'),
@@ -206,6 +214,7 @@ def _end(
 ) -> bool:
     values: dict[str, Any] = {
         "delivery_id": claimed.delivery_id,
+        "webhook_id": claimed.webhook_id,
         "token": claimed.token,
         "state": state.value,
         "status": status,

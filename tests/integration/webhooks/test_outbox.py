@@ -333,6 +333,51 @@ def test_whoever_records_an_event_does_not_wait_for_a_webhook_that_is_being_dele
         assert [view.row.id for view in list_webhooks(session)] == [kept.webhook_id]
 
 
+@pytest.mark.parametrize("act", ["end", "redeliver"])
+def test_a_deletion_waits_for_nobody_who_waits_for_it(outbox, receiver, act):
+    webhook = outbox.register(receiver.url())
+    outbox.happen()
+    if act == "redeliver":
+        outbox.send()
+    claimed = claim_delivery(database=outbox.database, owner="test", lease_s=60)
+    outcomes = []
+
+    def run():
+        if act == "end":
+            outcomes.append(end_delivered(database=outbox.database, claimed=claimed, status=204))
+            return
+        try:
+            with outbox.database.transaction() as session:
+                redeliver(session, webhook.webhook_id, delivery_id=1)
+        except WebhookNotFound as exc:
+            outcomes.append(exc.code)
+
+    thread = Thread(target=run)
+    # What the deletion of a webhook does, with time for the other between its two steps.
+    with outbox.database.transaction() as session:
+        session.execute(text("SELECT FROM webhooks FOR UPDATE"))
+        thread.start()
+        _wait_for_a_waiting_statement(outbox.database)
+        session.execute(text("DELETE FROM webhook_deliveries"))
+        session.execute(text("DELETE FROM webhooks"))
+    thread.join()
+
+    assert outcomes == [False if act == "end" else "webhook_not_found"]
+
+
+def _wait_for_a_waiting_statement(database):
+    ends_at = time.monotonic() + 20
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    while True:
+        with database.transaction() as session:
+            if session.scalar(waiting):
+                return
+        assert time.monotonic() < ends_at
+        time.sleep(0.05)
+
+
 def test_an_event_recorded_while_a_webhook_is_claimed_is_owed_to_it(outbox, receiver):
     webhook = outbox.register(receiver.url())
     outbox.happen()
