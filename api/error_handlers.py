@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import structlog
@@ -23,16 +25,21 @@ from defectoscope.errors import (
     DefectoscopeError,
     Fault,
     InvalidRequest,
+    NotAuthenticated,
     NotFound,
     NotNow,
     RequestTooLarge,
+    TooManyRequests,
 )
+from defectoscope.logs import without_secrets
 
 log = structlog.get_logger(__name__)
 
 #: The first branch an error belongs to decides.
 STATUS_OF_BRANCH: tuple[tuple[type[DefectoscopeError], int], ...] = (
     (RequestTooLarge, 413),
+    (TooManyRequests, 429),
+    (NotAuthenticated, 401),
     (AccessDenied, 403),
     (NotFound, 404),
     (Conflict, 409),
@@ -72,6 +79,8 @@ def respond(
 ) -> JSONResponse:
     """Return an error answer."""
     body = {"code": code, "message": message, "details": dict(details or {}), "request_id": request_id}
+    # Errors repeat names and paths that were sent; a token that was sent in the wrong place is not one of them.
+    body = json.loads(without_secrets(json.dumps(body)))
     return JSONResponse({"error": body}, status_code=status, headers=dict(headers or {}))
 
 
@@ -88,8 +97,19 @@ def respond_to(error: DefectoscopeError, *, request_id: str) -> JSONResponse:
         message=error.message,
         details=error.details,
         request_id=request_id,
-        headers={"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, NotNow) else None,
+        headers=_headers_of(error),
     )
+
+
+def _headers_of(error: DefectoscopeError) -> Mapping[str, str]:
+    """Return what HTTP wants to be said beside an error."""
+    if isinstance(error, NotNow):
+        return {"Retry-After": str(RETRY_AFTER_S)}
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(max(1, ceil(error.details.get("retry_after_s", 1))))}
+    if isinstance(error, NotAuthenticated):
+        return {"WWW-Authenticate": 'Bearer realm="defectoscope"'}
+    return {}
 
 
 def install_error_handlers(app: FastAPI) -> None:

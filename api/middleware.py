@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Final
 from uuid import uuid4
 
 import structlog
@@ -16,11 +17,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.error_handlers import respond, respond_to
 from api.metrics import observe_request
+from defectoscope.access.store import Principal
+from defectoscope.access.tokens import TOKEN_PATTERN
 from defectoscope.errors import RequestTooLarge, Unexpected
 
 log = structlog.get_logger(__name__)
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+#: Of every answer, unless a route says it more strictly: nothing that we send is a page, runs, is framed or is kept.
+#: HSTS is the matter of the proxy that speaks TLS for us.
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 
 class RequestContext:
@@ -39,7 +53,9 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _PLAIN_ID.fullmatch(given) else uuid4().hex
+        # Ids are written down; somebody who mixes up two headers must not find his token in the log.
+        is_usable = _PLAIN_ID.fullmatch(given) and not TOKEN_PATTERN.search(given)
+        request_id = given if is_usable else uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
@@ -49,7 +65,8 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         began_s = time.perf_counter()
@@ -76,7 +93,14 @@ class RequestContext:
                     path=scope["path"],
                     status=status,
                     ms=round(seconds * 1000, 1),
+                    **_token_of(scope),
                 )
+
+
+def _token_of(scope: Scope) -> dict[str, int]:
+    """Return the id of the token that a request came with, for the log."""
+    principal: Principal | None = scope["state"].get("principal")
+    return {} if principal is None or principal.token_id is None else {"token_id": principal.token_id}
 
 
 def _route_of(scope: Scope) -> str | None:

@@ -31,7 +31,7 @@ from defectoscope.client import Client
 from defectoscope.connect import open_database, s3_config
 from defectoscope.database import Database
 from defectoscope.events import list_events
-from defectoscope.settings import ENVIRONMENT_PREFIX, Settings
+from defectoscope.settings import ENVIRONMENT_PREFIX, Settings, required
 from defectoscope.storage import S3Uri, open_s3
 
 #: A submitted image is to be seen within this time, half of the times.
@@ -121,7 +121,8 @@ def measure(settings: Settings, *, encoder: str, jobs: int, interval_s: float, s
     _wait_for(lambda: _is_warm(database), within_s=_WARM_S)
     database.close()
     taken = []
-    with Client(settings.api.url) as client:
+    token = required(settings.api.token, "api.token").get_secret_value()
+    with Client(settings.api.url, token=token) as client:
         for key in keys:
             sleep(_PAUSE_S)
             taken.append(_time_job(client, str(S3Uri(settings.storage.bucket, key)), interval_s=interval_s))

@@ -275,6 +275,42 @@ class QuarantinedImageNotFound(NotFound):
     """No image in quarantine has this id."""
 
 
+class NotAuthenticated(AccessDenied):
+    """The request does not show who sends it."""
+
+
+class TokenMissing(NotAuthenticated):
+    """The request needs an API token; the command line takes it from DEFECTOSCOPE_API__TOKEN."""
+
+
+class TokenMalformed(NotAuthenticated):
+    """What was sent is no API token of Defectoscope, or it was mistyped or cut off."""
+
+
+class TokenUnknown(NotAuthenticated):
+    """The API token is not known here."""
+
+
+class TokenExpired(NotAuthenticated):
+    """The API token has expired."""
+
+
+class TokenRevoked(NotAuthenticated):
+    """The API token was revoked."""
+
+
+class ScopeTooSmall(AccessDenied):
+    """The API token does not allow this."""
+
+
+class TooManyRequests(CallerError):
+    """Too many requests have come in a short time; wait before the next one."""
+
+
+class TokenNotFound(NotFound):
+    """No API token has this id."""
+
+
 class WorkerLost(Fault):
     """The worker stopped while this image was being segmented, several times; it was given up."""
 

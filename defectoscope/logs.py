@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import structlog
 
@@ -27,6 +28,21 @@ _QUIET_LIBRARIES = (
 )
 
 
+#: What must not be written down whoever writes it: the secret of an API token, and the password in an address. The id
+#: of the token and the name of the user stay, so that a person sees whose it was.
+_SECRETS = (
+    (re.compile(r"(dsk_[0-9]{1,19}_)[0-9A-Za-z]{20,}"), r"\1***"),
+    (re.compile(r"""(://[^\s:/@"']*:)[^\s/@"']+(?=@)"""), r"\1***"),
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return text with the secrets that can be told by their form replaced by three stars."""
+    for pattern, stars in _SECRETS:
+        text = pattern.sub(stars, text)
+    return text
+
+
 def carrying(act: Callable[P, T]) -> Callable[P, T]:
     """Return a function that logs as its maker would: with the ids bound here and now, in whatever thread it runs.
 
@@ -43,6 +59,10 @@ def carrying(act: Callable[P, T]) -> Callable[P, T]:
         return context.copy().run(act, *args, **kwargs)
 
     return run
+
+
+def _hide_secrets(_: object, __: str, line: Any) -> str:
+    return without_secrets(str(line))
 
 
 def configure_logs(*, level: str, form: Literal["console", "json"], service: str) -> None:
@@ -86,7 +106,8 @@ def configure_logs(*, level: str, form: Literal["console", "json"], service: str
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            # Last, so that it sees the whole line: messages of libraries and traces included.
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render, _hide_secrets],
         )
     )
     root = logging.getLogger()

@@ -163,12 +163,29 @@ class GateSettings(_Section):
 class ApiSettings(_Section):
     """The HTTP process, and where clients find it."""
 
-    host: str = Field("127.0.0.1", description="address to listen on; loopback until access control is in place")
+    host: str = Field("127.0.0.1", description="address to listen on; another than loopback needs allow_remote")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    require_token: bool = Field(
+        default=True,
+        description="every request but those for health needs an API token; without, everybody on this machine may do "
+        "everything",
+    )
     allow_remote: bool = Field(
-        default=False, description="answer other machines too; everybody who reaches the port may do everything"
+        default=False, description="listen to other machines and answer under any host name; only with require_token"
     )
     url: str = Field("http://127.0.0.1:8000", description="base URL that the command line talks to")
+    token: SecretStr | None = Field(
+        None, description="API token that the command line sends; `defectoscope up` writes one for its own machine"
+    )
+    max_requests_per_s: float = Field(
+        300,
+        ge=0,
+        description="requests a second that one token may send for long, and half of what one address may; for a short "
+        "time ten times as many; counted by each API process for itself; 0: no limit",
+    )
+    max_refused_tokens_per_min: int = Field(
+        20, ge=1, description="requests a minute with a wrong token, or none, after which an address has to wait"
+    )
     max_upload_bytes: int = Field(256 * 2**20, ge=1, description="largest request body of an image upload, bytes")
     max_model_bytes: int = Field(2**30, ge=1, description="largest model file taken for import, bytes")
 

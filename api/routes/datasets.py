@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import Page
 from api.schemas.datasets import CreatedDatasetOut, DatasetIn, DatasetItemOut, DatasetOut, DatasetReference
@@ -14,7 +14,7 @@ from api.services import Parts
 from defectoscope.dataset import create_revision, find_revision
 from defectoscope.dataset.queries import list_items, list_revisions
 
-router = APIRouter(prefix="/datasets", tags=["datasets"])
+router = APIRouter(prefix="/datasets", tags=["datasets"], route_class=ScopedRoute)
 
 Reference = Annotated[DatasetReference, Path(description="name or name@number", examples=["steel"])]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.pages import AreaCursor, Limit, cut, last_area_px, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.defects import DefectOut
@@ -14,7 +14,7 @@ from api.services import Parts
 from defectoscope.errors import InvalidRequest
 from defectoscope.inspection.defects import DefectFilter, DefectView, list_defects
 
-router = APIRouter(prefix="/defects", tags=["defects"])
+router = APIRouter(prefix="/defects", tags=["defects"], route_class=ScopedRoute)
 
 Id = Annotated[int | None, Query(ge=1, le=LARGEST_INTEGER)]
 

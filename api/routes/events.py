@@ -6,14 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import Page
 from api.schemas.events import EventOut
 from api.services import Parts
 from defectoscope.events import list_events
 
-router = APIRouter(prefix="/events", tags=["events"])
+router = APIRouter(prefix="/events", tags=["events"], route_class=ScopedRoute)
 
 Kind = Annotated[
     str | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, Path, Query, Response, UploadFile
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.downloads import attach
 from api.pages import Cursor, Limit, cut, last_id
 from api.registration import MEDIA_TYPES, register_image
@@ -15,7 +15,7 @@ from api.schemas.images import ImageOut
 from api.services import Parts
 from defectoscope.inspection.queries import list_images, view_image
 
-router = APIRouter(prefix="/images", tags=["images"])
+router = APIRouter(prefix="/images", tags=["images"], route_class=ScopedRoute)
 
 #: The one route with a limit of its own.
 UPLOAD_PATH = "/v1/images"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Response
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.jobs import ItemOut, JobIn, JobOut, JobSummaryOut, PriorityIn, priority_of
@@ -16,7 +16,7 @@ from defectoscope.database import ItemState, JobState
 from defectoscope.inspection.jobs import cancel_job, pause_job, prioritise_job, resume_job, retry_failed
 from defectoscope.inspection.queries import check_job, list_items, list_jobs, view_job
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ScopedRoute)
 
 JobId = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, examples=[12])]
 IdempotencyKey = Annotated[

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.registration import register_labels
 from api.schemas.labels import LabelOut, LabelsIn, LabelsOut
 from api.services import Parts
 
-router = APIRouter(prefix="/labels", tags=["labels"])
+router = APIRouter(prefix="/labels", tags=["labels"], route_class=ScopedRoute)
 
 
 @router.post("", **requires(AccessScope.TRAINER))

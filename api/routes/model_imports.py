@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, Caller, ScopedRoute, actor_of, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.model_imports import ModelImportIn, ModelImportOut
@@ -17,13 +17,13 @@ from defectoscope.registry import request_import
 from defectoscope.registry.imports import list_imports, view_import
 from defectoscope.storage import content_key
 
-router = APIRouter(prefix="/model-imports", tags=["models"])
+router = APIRouter(prefix="/model-imports", tags=["models"], route_class=ScopedRoute)
 
 ImportId = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, examples=[2])]
 
 
-@router.post("", status_code=201, **requires(AccessScope.TRAINER))
-def request(services: Parts, wanted: ModelImportIn) -> ModelImportOut:
+@router.post("", status_code=201, **requires(AccessScope.ADMIN))
+def request(services: Parts, caller: Caller, wanted: ModelImportIn) -> ModelImportOut:
     """Ask for a stored model file to be imported."""
     key = content_key(wanted.sha256)
     _check_file(services, key, wanted.file_name)
@@ -40,7 +40,7 @@ def request(services: Parts, wanted: ModelImportIn) -> ModelImportOut:
             sha256=wanted.sha256,
             file_name=wanted.file_name,
             options=options,
-            actor=wanted.actor,
+            actor=actor_of(caller, wanted.actor),
         )
         return ModelImportOut.of(view_import(session, import_id))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, Caller, ScopedRoute, actor_of, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.datasets import DatasetReference
@@ -29,7 +29,7 @@ from defectoscope.registry import (
 from defectoscope.registry.ledger import ExpectedChampion
 from defectoscope.registry.queries import list_models, view_model
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=ScopedRoute)
 
 Number = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, examples=[3])]
 NumberAsked = Annotated[int, Query(ge=1, le=LARGEST_INTEGER, examples=[3])]
@@ -80,11 +80,11 @@ def read_history(
 
 
 @router.post("/rollback", **requires(AccessScope.TRAINER))
-def roll_back(services: Parts, wanted: RollbackIn) -> ModelDetailsOut:
+def roll_back(services: Parts, caller: Caller, wanted: RollbackIn) -> ModelDetailsOut:
     """Put the version before the champion back into service; asked again, the one before that."""
     line = rollback(
         database=services.database,
-        actor=wanted.actor,
+        actor=actor_of(caller, wanted.actor),
         reason=wanted.reason,
         to=wanted.to,
         expected_champion=wanted.to_expected(),
@@ -114,14 +114,14 @@ def read_file(services: Parts, number: Number, precision: Literal["fp32", "fp16"
 
 
 @router.post("/{number}/promote", **requires(AccessScope.ADMIN))
-def promote_by_hand(services: Parts, number: Number, wanted: DecisionIn) -> ModelDetailsOut:
+def promote_by_hand(services: Parts, caller: Caller, number: Number, wanted: DecisionIn) -> ModelDetailsOut:
     """Put a version into service, whatever the gate says; what it says is written into the ledger."""
     figures, champion = _gate_figures(services, number)
     expected = wanted.to_expected()
     promote(
         database=services.database,
         number=number,
-        actor=wanted.actor,
+        actor=actor_of(caller, wanted.actor),
         reason=wanted.reason,
         figures=figures,
         # The figures are about this champion, so the decision is too.
@@ -131,13 +131,13 @@ def promote_by_hand(services: Parts, number: Number, wanted: DecisionIn) -> Mode
 
 
 @router.post("/{number}/retire", **requires(AccessScope.ADMIN))
-def retire_by_hand(services: Parts, number: Number, wanted: RetirementIn) -> ModelDetailsOut:
+def retire_by_hand(services: Parts, caller: Caller, number: Number, wanted: RetirementIn) -> ModelDetailsOut:
     """Retire a version for ever; its files may go, its record stays."""
     retire(
         database=services.database,
         storage=services.storage,
         number=number,
-        actor=wanted.actor,
+        actor=actor_of(caller, wanted.actor),
         reason=wanted.reason,
         drop_weights=wanted.drop_weights,
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import Page
 from api.schemas.nights import NightOut
 from api.services import Parts
 from defectoscope.nights import list_nights
 
-router = APIRouter(prefix="/nights", tags=["nights"])
+router = APIRouter(prefix="/nights", tags=["nights"], route_class=ScopedRoute)
 
 
 @router.get("", **requires(AccessScope.VIEWER))

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.quarantine import QuarantinedImageOut
 from api.services import Parts
 from defectoscope.inspection.quarantine import list_quarantined, release_image
 
-router = APIRouter(prefix="/quarantine", tags=["images"])
+router = APIRouter(prefix="/quarantine", tags=["images"], route_class=ScopedRoute)
 
 QuarantinedId = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, examples=[3])]
 

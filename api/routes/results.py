@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.downloads import attach
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
@@ -16,7 +16,7 @@ from defectoscope.database import Verdict
 from defectoscope.errors import ObjectNotFound
 from defectoscope.inspection.queries import list_results, view_result
 
-router = APIRouter(prefix="/results", tags=["results"])
+router = APIRouter(prefix="/results", tags=["results"], route_class=ScopedRoute)
 
 ResultId = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, examples=[90])]
 Id = Annotated[int | None, Query(ge=1, le=LARGEST_INTEGER)]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.downloads import attach
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
@@ -17,7 +17,7 @@ from defectoscope.errors import ReportNotFound
 from defectoscope.training import cancel_run, request_training
 from defectoscope.training.queries import list_runs, view_run
 
-router = APIRouter(prefix="/training-runs", tags=["training runs"])
+router = APIRouter(prefix="/training-runs", tags=["training runs"], route_class=ScopedRoute)
 
 RunId = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, examples=[6])]
 

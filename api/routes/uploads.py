@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.schemas.uploads import UploadOut, UploadsIn, UploadsOut
 from api.services import Parts
 from api.uploading import sign_uploads
 
-router = APIRouter(prefix="/uploads", tags=["uploads"])
+router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=ScopedRoute)
 
 
 @router.post("", **requires(AccessScope.OPERATOR))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from api.access import AccessScope, requires
+from api.access import AccessScope, ScopedRoute, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.webhooks import DeliveryOut, KindOut, KindsOut, NewWebhookOut, RedeliveredOut, WebhookIn, WebhookOut
@@ -24,7 +24,7 @@ from defectoscope.webhooks.endpoints import (
 )
 
 # An address can hold a secret of the receiver's in its path, so that looking needs as much as changing.
-router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=ScopedRoute)
 
 WebhookId = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, examples=[3])]
 DeliveryId = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, examples=[118])]

@@ -34,7 +34,9 @@ class DecisionIn(Body):
 
     model_config = shows({"actor": "ann", "reason": "Checked on last week's parts.", "expected_champion": 2})
 
-    actor: Text
+    actor: Text | None = Field(
+        None, description="for whom the holder of the token decides; the ledger names the token, and this beside it"
+    )
     reason: Text
     expected_champion: Id | None = Field(
         None,
@@ -60,7 +62,9 @@ class RetirementIn(Body):
 
     model_config = shows({"actor": "ann", "reason": "Trained on wrong labels.", "drop_weights": True})
 
-    actor: Text
+    actor: Text | None = Field(
+        None, description="for whom the holder of the token decides; the ledger names the token, and this beside it"
+    )
     reason: Text
     drop_weights: bool = Field(default=False, description="delete its files; the record stays")
 

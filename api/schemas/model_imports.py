@@ -44,7 +44,9 @@ class ModelImportIn(Body):
     sha256: Sha256
     file_name: Text
     options: ImportOptionsIn = ImportOptionsIn()
-    actor: Text
+    actor: Text | None = Field(
+        None, description="for whom the holder of the token asks; the import names the token, and this beside it"
+    )
 
 
 class ModelImportOut(Body):

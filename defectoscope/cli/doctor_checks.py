@@ -157,7 +157,9 @@ def check_api(settings: Settings) -> Iterator[Check]:
     from defectoscope.client import Client
 
     url = settings.api.url
+    token = settings.api.token.get_secret_value() if settings.api.token else None
     try:
+        # What is asked here needs no token.
         with Client(url, timeout_s=10.0) as client:
             version = client.version()
             readiness = client.readiness()
@@ -176,6 +178,15 @@ def check_api(settings: Settings) -> Iterator[Check]:
         else:
             remedy = f"Look at the {name} settings and the log of the API process."
             yield Check(group="api", name=f"its {name}", state="problem", found=found, remedy=remedy)
+    try:
+        with Client(url, token=token, timeout_s=10.0) as client:
+            caller = client.tokens.whose()
+    except DefectoscopeError as exc:
+        remedy = "Set DEFECTOSCOPE_API__TOKEN to a token made with `defectoscope tokens create`."
+        yield Check(group="api", name="token", state="problem", found=exc.message, remedy=remedy)
+        return
+    found = "none is needed" if caller["token_id"] is None else f"of {caller['name']}, scope {caller['scope']}"
+    yield Check(group="api", name="token", state="ok", found=found)
 
 
 def check_disk(settings: Settings) -> Iterator[Check]:

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from defectoscope.cli import (
+    audit,
     datasets,
     defects,
     events,
@@ -22,6 +23,7 @@ from defectoscope.cli import (
     models,
     results,
     samples,
+    tokens,
     training,
     webhooks,
 )
@@ -42,7 +44,7 @@ _ORDER = (
     *("up", "demo"),
     *("jobs", "results", "defects", "images", "predict"),
     *("datasets", "training", "models", "samples"),
-    *("events", "webhooks", "doctor", "settings", "version"),
+    *("tokens", "audit", "events", "webhooks", "doctor", "settings", "version"),
 )
 
 
@@ -65,7 +67,7 @@ app = typer.Typer(
 _RUNNING = "Run it"
 _INSPECTING = "Inspect"
 _LEARNING = "Learn"
-_LOOKING = "Look at the installation"
+_LOOKING = "Look after the installation"
 
 app.command(rich_help_panel=_RUNNING)(up)
 app.command(rich_help_panel=_RUNNING)(demo)
@@ -78,6 +80,8 @@ app.add_typer(datasets.app, name="datasets", rich_help_panel=_LEARNING)
 app.add_typer(training.app, name="training", rich_help_panel=_LEARNING)
 app.add_typer(models.app, name="models", rich_help_panel=_LEARNING)
 app.add_typer(samples.app, name="samples", rich_help_panel=_LEARNING)
+app.add_typer(tokens.app, name="tokens", rich_help_panel=_LOOKING)
+app.add_typer(audit.app, name="audit", rich_help_panel=_LOOKING)
 app.add_typer(events.app, name="events", rich_help_panel=_LOOKING)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=_LOOKING)
 app.command(rich_help_panel=_LOOKING)(doctor)

@@ -16,9 +16,8 @@ LimitOption = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="A
 
 
 def open_client() -> Client:
-    """Return a client of the API that the settings name."""
+    """Return a client of the API that the settings name, with the token that they hold."""
     # Here and not above: `--help` must not wait for httpx and pydantic.
     from defectoscope.client import Client
-    from defectoscope.settings import load_settings
 
-    return Client(load_settings().api.url)
+    return Client.from_settings()

@@ -53,12 +53,16 @@ def up(
                 "STORAGE__BUCKET": connections.bucket,
             }
         upgrade(environment["DATABASE__URL"])
+        token, token_is_new = _token(environment["DATABASE__URL"], directory)
         api_port = _choose_port(port)
         url = f"http://127.0.0.1:{api_port}"
         environment |= {"API__PORT": str(api_port), "API__URL": url}
         environment = {_PREFIX + name: value for name, value in environment.items()}
-        with _written_connection_file(environment):
+        # The processes need no token; terminals of this account do, and read it there.
+        with _written_connection_file({**environment, f"{_PREFIX}API__TOKEN": token}):
             supervisor.start_all(_processes(environment, directory, url))
+            if token_is_new:
+                supervisor.say(_announcement(token, directory))
             supervisor.say(f"ready at {url}  (data in {directory}; Ctrl-C stops)")
             supervisor.run_until_stopped()
 
@@ -73,6 +77,28 @@ def _default_data_dir() -> Path:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/var/lib/defectoscope") if sys.platform == "linux" else site_data_path("defectoscope")
     return user_data_path("defectoscope")
+
+
+def _token(database_url: str, directory: Path) -> tuple[str, bool]:
+    """Return the admin token of this machine, and whether it was made just now."""
+    from defectoscope.cli.first_token import admin_token
+    from defectoscope.database import Database
+
+    database = Database(database_url, pool_size=1)
+    try:
+        return admin_token(database, data_dir=directory)
+    finally:
+        database.close()
+
+
+def _announcement(token: str, directory: Path) -> str:
+    """Return what is said of a new admin token: itself to a person at a terminal, its place to a file or a log."""
+    from defectoscope.cli.first_token import KEPT_IN
+
+    kept = directory / KEPT_IN
+    if sys.stdout.isatty():
+        return f"the first admin token, shown this once and kept in {kept}: {token}"
+    return f"the first admin token was made and is kept in {kept}"
 
 
 def _write_line(line: str) -> None:

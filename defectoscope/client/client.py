@@ -2,7 +2,7 @@
 
 ::
 
-    with Client("http://127.0.0.1:8000") as client:
+    with Client.from_settings() as client:
         job = client.jobs.submit({"kind": "prefix", "uri": "s3://line-3/2026/", "labels_uri": None})
         for defect in client.defects.list(job=job["id"]):
             print(defect["area_px"])
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, cast
 
+from defectoscope.client.access import AuditCalls, TokenCalls
 from defectoscope.client.events import EventCalls
 from defectoscope.client.learning import DatasetCalls, LabelCalls, TrainingCalls
 from defectoscope.client.looking import DefectCalls, ImageCalls, JobCalls, ResultCalls
@@ -28,14 +29,16 @@ class Client:
 
     Args:
         base_url: where the API answers, such as ``http://127.0.0.1:8000``.
+        token: API token, ``dsk_…``; None where none is needed.
         timeout_s: for connecting and for each read or write.
 
     Raises:
         InvalidRequest: the address is not usable.
+        TokenMalformed: the token was mistyped.
     """
 
-    def __init__(self, base_url: str, *, timeout_s: float = 30.0) -> None:
-        self._transport = Transport(base_url, timeout_s=timeout_s)
+    def __init__(self, base_url: str, *, token: str | None = None, timeout_s: float = 30.0) -> None:
+        self._transport = Transport(base_url, timeout_s=timeout_s, token=token)
         self.jobs = JobCalls(self._transport)
         self.images = ImageCalls(self._transport)
         self.results = ResultCalls(self._transport)
@@ -46,6 +49,21 @@ class Client:
         self.models = ModelCalls(self._transport)
         self.events = EventCalls(self._transport)
         self.webhooks = WebhookCalls(self._transport)
+        self.tokens = TokenCalls(self._transport)
+        self.audit = AuditCalls(self._transport)
+
+    @classmethod
+    def from_settings(cls, *, timeout_s: float = 30.0) -> Self:
+        """Return a client of the API that the environment or the connection file of `defectoscope up` names.
+
+        Raises:
+            SettingMissing: a setting cannot be read.
+            InvalidRequest, TokenMalformed: the address or the token is not usable.
+        """
+        from defectoscope.settings import load_settings  # noqa: PLC0415 -- slow, and not needed with an address
+
+        api = load_settings().api
+        return cls(api.url, token=api.token.get_secret_value() if api.token else None, timeout_s=timeout_s)
 
     def __enter__(self) -> Self:
         return self

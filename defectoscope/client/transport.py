@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from defectoscope.access.tokens import read_token
 from defectoscope.errors import (
     ApiAnswerInvalid,
     ApiRefused,
@@ -40,9 +41,14 @@ class Transport:
     Args:
         base_url: such as ``http://127.0.0.1:8000``; a path below it is kept.
         timeout_s: for connecting and for each read or write.
+        token: API token; None where none is needed.
+
+    Raises:
+        InvalidRequest: the address is not usable.
+        TokenMalformed: the token was mistyped.
     """
 
-    def __init__(self, base_url: str, *, timeout_s: float) -> None:
+    def __init__(self, base_url: str, *, timeout_s: float, token: str | None = None) -> None:
         self.base_url = base_url.rstrip("/")
         try:
             url = httpx.URL(self.base_url)
@@ -50,10 +56,14 @@ class Transport:
             raise InvalidRequest(f"{self.base_url!r} is not an address.") from exc
         if url.scheme not in {"http", "https"} or not url.host:
             raise InvalidRequest(f"{self.base_url!r} is not an http:// or https:// address.", url=self.base_url)
+        headers = {"User-Agent": f"defectoscope/{version('defectoscope')}", "Accept": "application/json"}
+        if token is not None:
+            # In a header, which nobody logs; never in an address. Redirects are not followed, so it goes nowhere else.
+            headers["Authorization"] = f"Bearer {read_token(token).text}"
         self._http = httpx.Client(
             base_url=url,
             timeout=timeout_s,
-            headers={"User-Agent": f"defectoscope/{version('defectoscope')}", "Accept": "application/json"},
+            headers=headers,
             trust_env=not is_loopback(url.host),
         )
 
@@ -123,7 +133,7 @@ class Transport:
         return response.status_code, self._json(response)
 
     def _send(self, request: httpx.Request, *, repeatable: bool, stream: bool = False) -> httpx.Response:
-        pauses = iter(RETRY_PAUSES_S if repeatable else ())
+        pauses = iter(RETRY_PAUSES_S)
         while True:
             pause_s = next(pauses, None)
             try:
@@ -131,11 +141,11 @@ class Transport:
             except httpx.ConnectError as exc:
                 raise self._away(exc) from exc
             except httpx.TransportError as exc:
-                if pause_s is None:
+                if pause_s is None or not repeatable:
                     raise self._away(exc) from exc
                 time.sleep(_jittered(pause_s))
                 continue
-            if response.status_code in _AWAY and pause_s is not None:
+            if _asks_for_patience(response, repeatable=repeatable) and pause_s is not None:
                 response.close()
                 time.sleep(max(_jittered(pause_s), min(_retry_after_s(response), _LONGEST_PAUSE_S)))
                 continue
@@ -202,6 +212,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _asks_for_patience(response: httpx.Response, *, repeatable: bool) -> bool:
+    """Return whether a request should be sent again; what came too soon was not even looked at."""
+    too_soon = response.status_code == HTTPStatus.TOO_MANY_REQUESTS
+    return too_soon or (repeatable and response.status_code in _AWAY)
 
 
 def _classes_by_code(base: type[DefectoscopeError]) -> dict[str, type[DefectoscopeError]]:

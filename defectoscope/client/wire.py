@@ -402,6 +402,43 @@ class WebhookDelivery(TypedDict):
     finished_at: str | None
 
 
+class ApiToken(TypedDict):
+    """An API token as the server knows it; ``token``, its text, is there when it was just made."""
+
+    id: int
+    name: str
+    scope: str
+    created_by: str
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+    token: NotRequired[str]
+
+
+class Caller(TypedDict):
+    """Who calls; ``token_id`` is None where the API needs no token."""
+
+    token_id: int | None
+    name: str
+    scope: str
+
+
+class AuditEntry(TypedDict):
+    """Something that somebody asked to be changed; ``status`` is None when there was no answer."""
+
+    id: int
+    created_at: str
+    token_id: int | None
+    actor: str
+    action: str
+    subject: str | None
+    request_id: str
+    address: str | None
+    status: int | None
+    error_code: str | None
+
+
 class Readiness(TypedDict):
     """Whether the API can work; each check is ``ok`` or a sentence."""
 

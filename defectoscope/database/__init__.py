@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from defectoscope.database.access import AccessScope, ApiToken, AuditEntry
 from defectoscope.database.base import Base
 from defectoscope.database.events import Event, Severity
 from defectoscope.database.inspection import (
@@ -48,6 +49,9 @@ from defectoscope.database.session import Database, after_commit
 from defectoscope.database.webhooks import DeliveryState, Webhook, WebhookDelivery
 
 __all__ = [
+    "AccessScope",
+    "ApiToken",
+    "AuditEntry",
     "Base",
     "Champion",
     "Chunk",

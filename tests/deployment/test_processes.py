@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 import redis
@@ -143,6 +144,24 @@ def read_figures(container):
     return names, [sample.value for family in families for sample in family.samples if sample.name.endswith("_up")]
 
 
+def make_first_token(api, repository):
+    """Run in the container of the API what deploy/README.md says, and return what is printed."""
+    page = (repository / "deploy" / "README.md").read_text()
+    (words,) = re.findall(r"^ {4}docker compose exec api (.+)$", page, re.MULTILINE)
+    made = subprocess.run(
+        words.split(), cwd=api.directory, env=api.environment, check=False, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
+
+
+def ask_api(api, token):
+    port = api.environment["DEFECTOSCOPE_API__PORT"]
+    request = Request(f"http://127.0.0.1:{port}/v1/jobs", headers={"Authorization": f"Bearer {token}"})
+    with urlopen(request, timeout=20) as answer:  # noqa: S310 - our own process
+        return json.load(answer)
+
+
 def documented_metrics(repository, section):
     page = (repository / "docs" / "metrics.md").read_text()
     return set(
@@ -176,6 +195,8 @@ def test_the_processes_start_become_healthy_show_figures_and_end_as_docker_compo
                     strict=True,
                 )
             )
+        first_token = make_first_token(containers["api"], repository)
+        jobs = ask_api(containers["api"], first_token)
         figures = {name: read_figures(containers[name]) for name in PROCESSES if name != "beat" and health[name]}
         running["beat"].send_signal(signal.SIGSTOP)
         healthy_without_a_turn = containers["beat"].is_healthy()
@@ -190,6 +211,8 @@ def test_the_processes_start_become_healthy_show_figures_and_end_as_docker_compo
     assert healthy_too_early == []
     assert health == dict.fromkeys(PROCESSES, True), logs
     assert not healthy_without_a_turn
+    assert jobs == {"items": [], "next_cursor": None}
+    assert first_token not in "".join(logs.values())
     for name, up in {"api": [1.0], "worker": [], "trainer": [1.0]}.items():
         assert figures[name] == (documented_metrics(repository, name), up)
     assert "metrics.served" not in logs["beat"]

@@ -8,10 +8,12 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import structlog
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from defectoscope.logs import carrying
+from defectoscope.access.tokens import Token, make_secret
+from defectoscope.logs import carrying, without_secrets
 
 #: In a process of its own: the configuration of logs is one for a whole process.
 _PROGRAM = """
@@ -104,3 +106,47 @@ def test_what_is_bound_later_is_not_carried():
         act = carrying(get_contextvars)
         with bound_contextvars(chunk=2):
             assert act() == {"job": 1}
+
+
+_TELLING_PROGRAM = """
+import logging
+import structlog
+from defectoscope.logs import configure_logs
+
+configure_logs(level="info", form="{form}", service="api")
+token, address = "{token}", "{address}"
+log = structlog.get_logger("api")
+log.info("http.request", path="/v1/jobs/" + token, about=dict(url=address))
+logging.getLogger("a.library").warning("cannot reach %s with %s", address, token)
+try:
+    raise ValueError(token + " " + address)
+except ValueError:
+    log.exception("http.unexpected")
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_secret_that_can_be_told_by_its_form_is_not_written_down_by_whomever(form):
+    token = Token(7, make_secret())
+    address = "postgresql+psycopg://ann:hunter2@db:5432/defectoscope"
+    program = _TELLING_PROGRAM.format(form=form, token=token.text, address=address)
+
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+    assert done.stdout.count("dsk_7_***") >= 3
+    assert done.stdout.count("ann:***@db") >= 3
+    assert token.secret not in done.stdout + done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        pytest.param("redis://:hunter2@valkey:6379/0", "redis://:***@valkey:6379/0", id="a password without a user"),
+        pytest.param("http://127.0.0.1:8000/a@b", "http://127.0.0.1:8000/a@b", id="an address without a password"),
+        pytest.param("see line 7: ann@example.org", "see line 7: ann@example.org", id="a letter box"),
+        pytest.param("dsk_7_", "dsk_7_", id="no token"),
+    ],
+)
+def test_only_secrets_are_replaced(text, written):
+    assert without_secrets(text) == written

@@ -15,6 +15,7 @@ from defectoscope.segmentation import Defect, ModelContract, PixelCounts, encode
 from defectoscope.settings import ApiSettings
 from defectoscope.storage import content_key, put_content
 from tests.images import draw_part, encode
+from tests.tokens import bearer, make_token
 
 BASE_URL = "http://127.0.0.1:8000"
 
@@ -32,8 +33,15 @@ def api_settings(settings):
 
 
 @pytest.fixture
-def client(api_settings):
-    with TestClient(create_app(api_settings), base_url=BASE_URL) as client:
+def admin(migrated_url):
+    """The header of an admin token, whose name is ann."""
+    return bearer(make_token(migrated_url))
+
+
+@pytest.fixture
+def client(api_settings, admin):
+    """The API, called by an admin."""
+    with TestClient(create_app(api_settings), base_url=BASE_URL, headers=admin) as client:
         yield client
 
 

@@ -210,11 +210,12 @@ def test_requests_with_one_key_at_one_moment_are_one_job(submit, walk, model, bu
     assert len(walk("/v1/jobs")) == 1
 
 
-def test_a_job_is_taken_although_the_queue_is_away(client, model, bucket, api_settings):
+def test_a_job_is_taken_although_the_queue_is_away(client, model, bucket, api_settings, admin):
     url = SecretStr("redis://127.0.0.1:1/0")
     queue = api_settings.queue.model_copy(update={"url": url})
 
-    with TestClient(create_app(api_settings.model_copy(update={"queue": queue})), base_url=BASE_URL) as other:
+    app = create_app(api_settings.model_copy(update={"queue": queue}))
+    with TestClient(app, base_url=BASE_URL, headers=admin) as other:
         answer = other.post(
             "/v1/jobs",
             json={"source": {"kind": "images", "images": [{"name": "a.png", "uri": f"s3://{bucket}/a.png"}]}},

@@ -120,7 +120,7 @@ def test_the_first_version_may_be_promoted_by_hand(decide, publish_model):
         pytest.param("2/promote", {"expected_champion": 2}, (409, "champion_changed"), id="another champion"),
         pytest.param("2/promote", {"reason": ""}, (422, "invalid_request"), id="no reason"),
         pytest.param("2/promote", {"reason": "  "}, (422, "invalid_request"), id="blank reason"),
-        pytest.param("2/promote", {"actor": None}, (422, "invalid_request"), id="no actor"),
+        pytest.param("2/promote", {"actor": ""}, (422, "invalid_request"), id="an actor without a name"),
         pytest.param("rollback", {}, (409, "nothing_to_roll_back_to"), id="nothing before"),
         pytest.param("rollback", {"to": 2}, (409, "nothing_to_roll_back_to"), id="never in service"),
         pytest.param("rollback", {"to": 1}, (409, "already_champion"), id="back to the champion"),

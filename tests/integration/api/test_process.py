@@ -11,6 +11,10 @@ import time
 
 import httpx
 import pytest
+from sqlalchemy import make_url
+
+from defectoscope.access.tokens import Token, read_token
+from tests.tokens import bearer, make_token
 
 
 @pytest.fixture
@@ -49,12 +53,12 @@ def wait_for(url, process, *, timeout_s=40):
     raise AssertionError("the process does not answer")
 
 
-def test_it_serves_until_it_is_told_to_end(environment, port):
+def test_it_serves_until_it_is_told_to_end(environment, port, admin):
     with subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=subprocess.PIPE) as process:
         try:
             ready = wait_for(f"http://127.0.0.1:{port}/readyz", process)
-            jobs = httpx.get(f"http://127.0.0.1:{port}/v1/jobs", headers={"X-Request-Id": "r-6"})
-            httpx.post(f"http://127.0.0.1:{port}/v1/jobs/1/cancel", headers={"X-Request-Id": "r-7"})
+            jobs = httpx.get(f"http://127.0.0.1:{port}/v1/jobs", headers={**admin, "X-Request-Id": "r-6"})
+            httpx.post(f"http://127.0.0.1:{port}/v1/jobs/1/cancel", headers={**admin, "X-Request-Id": "r-7"})
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=10)
         finally:
@@ -75,6 +79,11 @@ def test_it_serves_until_it_is_told_to_end(environment, port):
     ("change", "named"),
     [
         pytest.param({"DEFECTOSCOPE_API__HOST": "0.0.0.0"}, "DEFECTOSCOPE_API__ALLOW_REMOTE", id="open to all"),  # noqa: S104 -- refused
+        pytest.param(
+            {"DEFECTOSCOPE_API__ALLOW_REMOTE": "true", "DEFECTOSCOPE_API__REQUIRE_TOKEN": "false"},
+            "DEFECTOSCOPE_API__REQUIRE_TOKEN",
+            id="open to all without a token",
+        ),
         pytest.param({"DEFECTOSCOPE_API__PORT": "http"}, "DEFECTOSCOPE_API__PORT", id="a port that is none"),
     ],
 )
@@ -86,3 +95,49 @@ def test_it_refuses_a_wrong_setting_in_one_sentence(environment, change, named):
     assert ended.returncode == 2
     assert named in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_no_secret_is_in_the_log_nor_in_an_answer(environment, port, migrated_url):
+    good, other, revoked = (make_token(migrated_url) for _ in range(3))
+    url = f"http://127.0.0.1:{port}"
+    chatty = {**environment, "DEFECTOSCOPE_LOG__LEVEL": "debug"}
+    answers = []
+
+    def call(method, path, token=good, **given):
+        headers = {**bearer(token), **given.pop("headers", {})}
+        answers.append(httpx.request(method, url + path, headers=headers, **given))
+        return answers[-1]
+
+    with subprocess.Popen([sys.executable, "-m", "api"], env=chatty, stdout=subprocess.PIPE) as process:
+        try:
+            wait_for(f"{url}/readyz", process)
+            made = call("POST", "/v1/tokens", json={"name": "line-3", "scope": "viewer"}).json()["token"]
+            answers.clear()
+            call("POST", f"/v1/tokens/{read_token(revoked).id}/revoke")
+            call("GET", "/v1/jobs", token=made)
+            call("GET", "/v1/jobs", token=revoked)
+            call("GET", "/v1/jobs", token=other[:-1] + ("0" if other[-1] != "0" else "1"))
+            call("GET", "/v1/jobs", token=Token(999, read_token(other).secret).text)
+            call("GET", f"/v1/datasets/{other}", params={"token": other})
+            call("GET", f"/{other}")
+            call("POST", f"/v1/jobs/{other}/cancel", headers={"X-Request-Id": other})
+            call("POST", "/v1/jobs", content=other.encode())
+            call("POST", "/v1/tokens", json={"name": other, "scope": other})
+            call("POST", "/v1/jobs", headers={"Authorization": f"Basic {other}"})
+            kept = call("GET", "/v1/audit").text
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=10)
+        finally:
+            process.kill()
+
+    secrets = [
+        *(read_token(text).secret for text in (good, other, revoked, made)),
+        environment["DEFECTOSCOPE_STORAGE__SECRET_KEY"],
+        *(make_url(environment[f"DEFECTOSCOPE_{server}__URL"]).password for server in ("DATABASE", "QUEUE")),
+    ]
+    log = output.decode()
+    said = "".join(answer.text + str(answer.headers) for answer in answers)
+    assert log.count("http.request") >= len(answers)
+    assert '"token_id": 1' in log
+    assert [secret for secret in secrets if secret in log] == []
+    assert [secret for secret in secrets if secret in said + kept] == []

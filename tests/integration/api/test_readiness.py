@@ -55,10 +55,11 @@ def test_the_server_that_is_away_is_named(settings, closed_port, server, address
     assert "does not answer" in checks[server]
 
 
-def test_a_request_that_needs_a_server_that_is_away_says_when_to_try_again(settings, closed_port):
+def test_a_request_that_needs_a_server_that_is_away_says_when_to_try_again(settings, closed_port, admin):
     url = SecretStr(DATABASE_URL.format(port=closed_port))
+    app = create_app(changed(settings, "database", url=url))
 
-    with TestClient(create_app(changed(settings, "database", url=url)), base_url=BASE_URL) as client:
+    with TestClient(app, base_url=BASE_URL, headers=admin) as client:
         answer = client.get("/v1/jobs")
 
     assert answer.status_code == 503
@@ -84,10 +85,10 @@ def test_the_bucket_is_made_at_the_start(settings, connections, bucket):
     assert buckets.exists(own)
 
 
-def test_uploads_are_signed_for_the_address_that_clients_reach(settings):
+def test_uploads_are_signed_for_the_address_that_clients_reach(settings, admin):
     seen_from_outside = changed(settings, "storage", public_endpoint_url="https://s3.plant.example")
 
-    with TestClient(create_app(seen_from_outside), base_url=BASE_URL) as client:
+    with TestClient(create_app(seen_from_outside), base_url=BASE_URL, headers=admin) as client:
         answer = client.post(
             "/v1/uploads", json={"objects": [{"sha256": "ab" * 32, "size_bytes": 3, "content_type": "image/png"}]}
         )

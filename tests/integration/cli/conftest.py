@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import secrets
@@ -48,6 +49,14 @@ class CommandLine:
         answer = self.run(*arguments, "--json")
         assert answer.returncode == status, answer.stderr
         return json.loads(answer.stdout)
+
+
+def let_in(environment):
+    """The command line with a first token, made as an administrator makes one."""
+    made = CommandLine(environment).ask(
+        *("tokens", "create", "--database", "--scope", "admin", "--name", getpass.getuser())
+    )
+    return CommandLine(environment | {"DEFECTOSCOPE_API__TOKEN": made["token"]})
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +115,7 @@ def system(environment, tmp_path_factory):
             processes.append(process)
         _wait_until_ready(environment["DEFECTOSCOPE_API__URL"], directory / "api.log")
         _publish_model(environment, directory)
-        yield CommandLine(environment)
+        yield let_in(environment)
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)

@@ -289,13 +289,25 @@ def test_the_doctor_finds_nothing_wrong_with_a_running_system(system):
     assert answer["ok"]
     assert [states["servers", name] for name in ("database", "queue", "storage")] == ["ok", "ok", "ok"]
     assert states["api", system.environment["DEFECTOSCOPE_API__URL"]] == "ok"
+    assert states["api", "token"] == "ok"
     assert answer["worker"]["provider"] == "CPUExecutionProvider"
+
+
+def test_the_doctor_says_that_a_token_is_missing(system):
+    without = {name: value for name, value in system.environment.items() if name != "DEFECTOSCOPE_API__TOKEN"}
+
+    answer = CommandLine(without).ask("doctor", status=1)
+
+    [problem] = [check for check in answer["checks"] if check["state"] == "problem"]
+    assert (problem["group"], problem["name"]) == ("api", "token")
+    assert "DEFECTOSCOPE_API__TOKEN" in problem["remedy"]
 
 
 def test_the_doctor_shows_no_secret(system, connections):
     shown = system.run("doctor")
 
-    secrets = (connections.s3_secret_key, connections.queue_url, connections.database_url)
+    token = system.environment["DEFECTOSCOPE_API__TOKEN"]
+    secrets = (connections.s3_secret_key, connections.queue_url, connections.database_url, token)
     assert "DEFECTOSCOPE_STORAGE__SECRET_KEY" in shown.stdout
     assert not any(secret in shown.stdout + shown.stderr for secret in secrets)
 

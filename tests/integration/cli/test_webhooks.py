@@ -10,7 +10,7 @@ import pytest
 
 from defectoscope.client import verify_webhook
 from defectoscope.database.migrate import upgrade
-from tests.integration.cli.conftest import CommandLine, _wait_until_ready
+from tests.integration.cli.conftest import _wait_until_ready, let_in
 from tests.receivers import receiving
 
 
@@ -37,7 +37,7 @@ def line(environment, receiver, tmp_path_factory):
         )
     try:
         _wait_until_ready(environment["DEFECTOSCOPE_API__URL"], log)
-        yield CommandLine(environment)
+        yield let_in(environment)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)

@@ -80,54 +80,6 @@ def test_an_unexpected_error_shows_nothing_but_its_id(app):
     assert "1234" not in answer.text
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        pytest.param("GET", "/v1/jobs/0", id="an id that no row has"),
-        pytest.param("GET", "/v1/jobs/99999999999999999999", id="an id beyond the column"),
-        pytest.param("GET", "/v1/jobs/twelve", id="an id that is no number"),
-        pytest.param("GET", "/v1/jobs?limit=0", id="a limit of nothing"),
-        pytest.param("GET", "/v1/jobs?limit=1001", id="a limit too high"),
-        pytest.param("GET", "/v1/jobs?cursor=abc", id="a made-up cursor"),
-        pytest.param("GET", "/v1/jobs?state=sleeping", id="an unknown state"),
-        pytest.param("GET", "/v1/images?sha256=12", id="a hash that is none"),
-        pytest.param("GET", "/v1/defects?min_probability=nan", id="not a number"),
-        pytest.param("GET", "/v1/datasets/steel@zero", id="a reference that is none"),
-        pytest.param("POST", "/v1/jobs", id="no body"),
-    ],
-)
-def test_a_request_that_cannot_be_right_names_its_field(app, method, path):
-    app.state.services = None  # Never asked for anything: the request is refused before.
-
-    answer = TestClient(app, base_url=BASE_URL).request(method, path)
-
-    assert answer.status_code == 422
-    assert error_of(answer)["code"] == "invalid_request"
-    assert error_of(answer)["details"]["fields"][0].keys() == {"field", "problem"}
-
-
-def test_a_body_that_is_no_json_is_refused(app):
-    app.state.services = None
-
-    answer = TestClient(app, base_url=BASE_URL).post(
-        "/v1/jobs", content=b'{"source": ', headers={"Content-Type": "application/json"}
-    )
-
-    assert answer.status_code == 422
-    assert error_of(answer)["code"] == "invalid_request"
-
-
-def test_json_under_another_media_type_is_refused(app):
-    """A page of another site may send text/plain without asking first."""
-    app.state.services = None
-
-    answer = TestClient(app, base_url=BASE_URL).post(
-        "/v1/uploads", content=b'{"objects": []}', headers={"Content-Type": "text/plain"}
-    )
-
-    assert answer.status_code == 422
-
-
 @pytest.fixture
 def small():
     """An application that takes ten bytes, a hundred at /wide, and counts them."""
@@ -168,4 +120,11 @@ def test_the_api_does_not_listen_to_other_machines_unasked():
     settings = Settings(_env_file=None, api=ApiSettings(host="0.0.0.0"))  # noqa: S104 -- refused
 
     with pytest.raises(SettingMissing, match="ALLOW_REMOTE"):
+        create_app(settings)
+
+
+def test_the_api_does_not_listen_to_other_machines_without_tokens():
+    settings = Settings(_env_file=None, api=ApiSettings(allow_remote=True, require_token=False))
+
+    with pytest.raises(SettingMissing, match="REQUIRE_TOKEN"):
         create_app(settings)

@@ -15,8 +15,11 @@ from defectoscope.errors import (
     JobNotCancellable,
     JobNotFound,
     RequestTooLarge,
+    ScopeTooSmall,
     StorageDenied,
     StorageUnavailable,
+    TokenUnknown,
+    TooManyRequests,
 )
 
 EVERY_ERROR = [
@@ -30,7 +33,7 @@ EVERY_ERROR = [
 def test_every_error_has_a_status_of_an_error(error):
     status = status_of(error)
 
-    assert status in {403, 404, 409, 413, 422, 500, 503}
+    assert status in {401, 403, 404, 409, 413, 422, 429, 500, 503}
 
 
 def test_no_two_errors_share_a_code():
@@ -46,6 +49,9 @@ def test_no_two_errors_share_a_code():
         pytest.param(BucketNotFound, 404, id="a bucket that is not found"),
         pytest.param(JobNotCancellable, 409, id="conflict"),
         pytest.param(AccessDenied, 403, id="denied"),
+        pytest.param(ScopeTooSmall, 403, id="a token that does not allow it"),
+        pytest.param(TokenUnknown, 401, id="a token that nobody knows"),
+        pytest.param(TooManyRequests, 429, id="too many"),
         pytest.param(RequestTooLarge, 413, id="body too large"),
         pytest.param(ImageTooLarge, 422, id="the caller's file"),
         pytest.param(StorageUnavailable, 503, id="a server is away"),

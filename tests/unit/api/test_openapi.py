@@ -30,6 +30,8 @@ BODIES = [
 
 #: What only an admin may look at.
 FOR_ADMINS = {
+    "GET /v1/tokens",
+    "GET /v1/audit",
     "GET /v1/webhooks",
     "GET /v1/webhooks/{webhook_id}",
     "GET /v1/webhooks/{webhook_id}/deliveries",
@@ -85,12 +87,13 @@ def test_every_v1_route_declares_its_scope(name):
 
     assert scope in set(AccessScope)
     assert (scope == "viewer") == (name.startswith("GET") and name not in FOR_ADMINS)
+    assert OPERATIONS[name]["security"] == [{"token": []}]
 
 
-def test_the_document_is_served(client):
-    answer = client.get("/openapi.json")
+def test_the_document_says_how_a_token_is_sent():
+    scheme = DOCUMENT["components"]["securitySchemes"]["token"]
 
-    assert answer.json() == DOCUMENT
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
 
 
 def test_an_error_is_as_the_document_says(client):

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from defectoscope.access.tokens import Token, make_secret
 from defectoscope.client import Client
 from defectoscope.errors import (
     ApiAnswerInvalid,
@@ -15,6 +16,8 @@ from defectoscope.errors import (
     DatabaseUnavailable,
     InvalidRequest,
     JobNotFound,
+    TokenMalformed,
+    TooManyRequests,
     Unexpected,
 )
 from tests.unit.client.conftest import RESET, Answer, refuse
@@ -222,3 +225,61 @@ def test_a_download_that_breaks_off_leaves_no_file(serve, tmp_path):
         client.results.download_overlay(1, target)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_is_sent_in_a_header_and_in_no_address(serve):
+    token = Token(7, make_secret()).text
+    server = serve(Answer(200, JOB))
+
+    with Client(server.url, token=token) as client:
+        client.jobs.get(7)
+
+    [seen] = server.seen
+    assert seen.headers["authorization"] == f"Bearer {token}"
+    assert token not in seen.path
+
+
+def test_without_a_token_no_such_header_is_sent(serve):
+    server = serve(Answer(200, JOB))
+
+    with Client(server.url) as client:
+        client.jobs.get(7)
+
+    assert "authorization" not in server.seen[0].headers
+
+
+def test_a_mistyped_token_is_refused_before_anything_is_sent(closed_port):
+    with pytest.raises(TokenMalformed):
+        Client(closed_port, token="dsk_7_abc")
+
+
+def test_a_token_does_not_follow_a_redirection(serve):
+    elsewhere = serve(Answer(200, JOB))
+    server = serve(Answer(307, headers={"Location": f"{elsewhere.url}/v1/jobs/7"}))
+
+    with Client(server.url, token=Token(7, make_secret()).text) as client, pytest.raises(ApiAnswerInvalid):
+        client.jobs.get(7)
+
+    assert elsewhere.seen == []
+
+
+def test_what_came_too_soon_is_sent_again_though_it_asks_for_a_change(serve):
+    refusal = refuse(429, "too_many_requests", "Too many requests have come with this API token.")
+    server = serve(Answer(refusal.status, refusal.body, {"Retry-After": "1"}), Answer(200, JOB))
+    started = time.monotonic()
+
+    with Client(server.url) as client:
+        job = client.jobs.cancel(7)
+
+    assert job["id"] == 7
+    assert len(server.seen) == 2
+    assert time.monotonic() - started >= 1
+
+
+def test_what_keeps_coming_too_soon_is_said(serve, attempts):
+    server = serve(refuse(429, "too_many_requests", "Too many requests have come with this API token."))
+
+    with Client(server.url) as client, pytest.raises(TooManyRequests):
+        client.jobs.cancel(7)
+
+    assert len(server.seen) == attempts
