@@ -94,8 +94,10 @@ def test_the_audit_log_tells_who_asked_for_what(system, made):
     everything = system.ask("audit", "list", "--limit", "0")["items"]
     shown = system.run("audit", "list", "--token", str(made["id"]))
 
+    # The second one is the test above.
     assert [(entry["actor"], entry["subject"], entry["error_code"]) for entry in of_token] == [
-        ("line-3", "jobs/999", "job_not_found")
+        ("line-3", "jobs/999", "job_not_found"),
+        ("line-3", "models/1", "scope_too_small"),
     ]
     assert ("defectoscope tokens create --database", None) in {
         (entry["action"], entry["token_id"]) for entry in everything
