@@ -25,7 +25,9 @@ from defectoscope.database import Database
 from defectoscope.embedded.server import Server
 from defectoscope.embedded.supervisor import Supervisor
 from defectoscope.errors import DatabaseUnavailable
+from defectoscope.settings import required
 from tests.faults.servers import QUICK, child_of_guardian, signal_child
+from tests.tokens import bearer, make_token
 
 _WARM_WITHIN_S = 120.0
 
@@ -74,6 +76,8 @@ class Fleet:
         self._directory = directory
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
+        token = make_token(required(place.settings.database.url, "database.url").get_secret_value(), name="load")
+        self.headers = bearer(token)
         self._environment = {
             **place.environment,
             "DEFECTOSCOPE_API__PORT": str(port),

@@ -75,7 +75,7 @@ def run_seed(
     workload = Workload.draw(seed)
     place, storage = _prepare(workload, servers=servers, scratch=scratch)
     fleet = Fleet(place, directory=scratch / f"seed-{seed}", workers=workers, beats=beats)
-    submitter = Submitter(fleet.url)
+    submitter = Submitter(fleet.url, headers=fleet.headers)
     with fleet:
         load = Load(
             submitter,
@@ -189,7 +189,7 @@ def _run_clean(
     """Run the same jobs, each on the version that it was accepted with, and return what came of every image."""
     place, _ = _prepare(workload, servers=servers, scratch=scratch)
     with Fleet(place, directory=scratch / f"clean-{workload.seed}", workers=workers) as fleet:
-        submitter = Submitter(fleet.url)
+        submitter = Submitter(fleet.url, headers=fleet.headers)
         for number, job in enumerate(accepted):
             spec = workload.job(number, bucket=place.settings.storage.bucket)
             submitter.submit(spec, model_version=job.model_version)

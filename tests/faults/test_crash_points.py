@@ -20,6 +20,7 @@ from tests.faults.crash import Crasher
 from tests.images import draw_part, encode
 from tests.integration.worker.bench import Bench
 from tests.models import expect_mask, put_in_service
+from tests.tokens import bearer, make_token
 from worker.inspector import Inspector
 
 OF_A_CHUNK = (
@@ -161,13 +162,19 @@ def _serve(crasher, point):
 
 
 def _post_and_die(crasher, point, path, body, **headers):
+    headers |= _login(crasher)
     process, url = _serve(crasher, point)
     with pytest.raises(httpx.TransportError):
         httpx.post(f"{url}{path}", json=body, headers=headers, timeout=30, trust_env=False)
     crasher.see_death(process, point)
 
 
+def _login(crasher):
+    return bearer(make_token(crasher.settings.database.url.get_secret_value()))
+
+
 def _post(crasher, path, body, **headers):
+    headers |= _login(crasher)
     process, url = _serve(crasher, None)
     response = httpx.post(f"{url}{path}", json=body, headers=headers, timeout=30, trust_env=False)
     process.terminate()
