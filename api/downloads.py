@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from fastapi import Response
 
 from api.services import Services
+from defectoscope.errors import DeletedByRetention
+
+
+def check_kept(deleted_at: datetime | None, what: str) -> None:
+    """Raises: DeletedByRetention: it was given up."""
+    if deleted_at is not None:
+        moment = deleted_at.isoformat(timespec="seconds")
+        raise DeletedByRetention(f"{what} was deleted by retention at {moment}.", deleted_at=moment)
 
 
 def attach(services: Services, key: str, *, media_type: str, file_name: str) -> Response:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from defectoscope.inspection.backlog import COUNTED_CHUNKS, COUNTED_JOBS, read_backlog
 from defectoscope.metrics import Family, Reading
+from defectoscope.objects import sum_collections
 from defectoscope.registry import champion_or_none
 from defectoscope.training.progress import count_unfinished_runs
 from defectoscope.webhooks.delivering import Outcome
@@ -83,16 +84,24 @@ WEBHOOK_AGE = Family(
     name="defectoscope_webhook_oldest_pending_seconds",
     meaning="Time since the oldest event that is owed to a webhook happened, disabled webhooks aside; 0 when none is.",
 )
+COLLECTED_OBJECTS = Family(
+    name="defectoscope_collected_objects_total",
+    meaning="Stored objects that nothing referred to and that were deleted.",
+    kind="counter",
+)
+COLLECTED_BYTES = Family(
+    name="defectoscope_collected_bytes_total",
+    meaning="Size of the stored objects that nothing referred to and that were deleted.",
+    kind="counter",
+)
+LAST_COLLECTION = Family(
+    name="defectoscope_last_collection_timestamp_seconds",
+    meaning="When the bucket was last searched to its end, seconds since 1970; absent before the first time.",
+)
 FAMILIES = (
-    IMAGES,
-    CHUNKS,
-    QUEUE_AGE,
-    UNFINISHED_JOBS,
-    ENDED_JOBS,
-    UNFINISHED_RUNS,
-    CHAMPION,
-    WEBHOOK_DELIVERIES,
-    WEBHOOK_AGE,
+    *(IMAGES, CHUNKS, QUEUE_AGE, UNFINISHED_JOBS, ENDED_JOBS, UNFINISHED_RUNS, CHAMPION),
+    *(WEBHOOK_DELIVERIES, WEBHOOK_AGE),
+    *(COLLECTED_OBJECTS, COLLECTED_BYTES, LAST_COLLECTION),
 )
 
 
@@ -128,3 +137,8 @@ def read_figures(session: Session) -> Iterator[Reading]:
     yield WEBHOOK_DELIVERIES, ("pending",), outbox.pending
     yield WEBHOOK_DELIVERIES, ("dead",), outbox.dead
     yield WEBHOOK_AGE, (), outbox.oldest_pending_s
+    collected = sum_collections(session)
+    yield COLLECTED_OBJECTS, (), collected.objects
+    yield COLLECTED_BYTES, (), collected.bytes
+    if collected.last_finished_s is not None:
+        yield LAST_COLLECTION, (), collected.last_finished_s

@@ -16,6 +16,7 @@ from defectoscope.dataset import perceptual_hash
 from defectoscope.errors import CallerError, ImageTooLarge, LabelSizeMismatch
 from defectoscope.inspection.images import ImageFacts, register_images, register_label
 from defectoscope.inspection.queries import list_images, view_image
+from defectoscope.objects import confirm_stored
 from defectoscope.segmentation import decode_image, decode_label
 from defectoscope.storage import S3Uri, content_key, put_content
 
@@ -79,7 +80,9 @@ def register_image(services: Services, file: BinaryIO) -> tuple[Image, bool]:
     with services.database.transaction() as session:
         is_new = not list_images(session, sha256=facts.sha256, limit=1)
         ids = register_images(session, [facts])
-        return view_image(session, ids[facts.sha256]), is_new
+        image = view_image(session, ids[facts.sha256])
+        confirm_stored(session, services.storage, [facts.key])
+        return image, is_new
 
 
 def register_labels(services: Services, pairs: Sequence[LabelledPair], *, source: str) -> list[PairOutcome]:
@@ -115,6 +118,10 @@ def register_labels(services: Services, pairs: Sequence[LabelledPair], *, source
                 source=source,
             )
             outcomes.append(PairOutcome(name=pair.name, image_id=image_id, label_id=label_id))
+        keys = [
+            key for facts in looked_at if isinstance(facts, _PairFacts) for key in (facts.image.key, facts.label_key)
+        ]
+        confirm_stored(session, services.storage, keys)
         return outcomes
 
 

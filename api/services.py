@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from threading import BoundedSemaphore
 from typing import Annotated
 
@@ -46,6 +47,7 @@ class Services:
         max_model_bytes: largest model file taken for import.
         sender: the way to webhooks, and the judge of their addresses.
         courier: sends to webhooks once it is started.
+        grace: how long an object that nothing refers to is kept.
         decode_slots: held while an image is in memory, so that many uploads at once cannot use it up.
     """
 
@@ -64,6 +66,7 @@ class Services:
     sender: Sender
     courier: Courier
     decode_slots: BoundedSemaphore
+    grace: timedelta
 
     def close(self) -> None:
         """Close what holds connections."""
@@ -101,6 +104,7 @@ def open_services(settings: Settings) -> Services:
         sender=sender,
         courier=Courier(settings.webhooks, database=database, sender=sender, retry=retry_policy(settings)),
         decode_slots=BoundedSemaphore(_DECODED_AT_ONCE),
+        grace=timedelta(days=settings.storage.grace_days),
     )
 
 

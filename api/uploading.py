@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from api.services import Services
+from defectoscope.objects import lease_objects
 from defectoscope.storage import content_key
 from defectoscope.storage.buckets import PresignedRequest
 
@@ -38,9 +39,15 @@ class Upload:
 def sign_uploads(services: Services, files: Sequence[Announced]) -> list[Upload]:
     """Return how to send each file, in the order given.
 
+    What is stored already stays for as long as what is sent now would, even if nothing refers to it.
+
     Raises:
+        ObjectsBeingDeleted: one of them is being deleted as unused at this moment; try again in a few seconds.
         StorageUnavailable: the storage does not answer.
     """
+    with services.database.transaction() as session:
+        # Before it is looked whether they are there: what is there then stays.
+        lease_objects(session, [content_key(file.sha256) for file in files], lasts=services.grace)
     with ThreadPoolExecutor(min(_THREADS, len(files))) as threads:
         stored = list(threads.map(lambda file: services.storage.exists(content_key(file.sha256)), files))
     return [

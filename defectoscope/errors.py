@@ -170,6 +170,30 @@ class ObjectTooLarge(CallerError):
     """The stored object has more bytes than the limit allows."""
 
 
+class DeletedByRetention(NotFound):
+    """It was deleted under a rule of retention; what was found in it stays on record."""
+
+
+class HoldNotFound(NotFound):
+    """There is no such hold."""
+
+
+class RetentionRuleNotFound(NotFound):
+    """There is no such rule of retention."""
+
+
+class BackupInvalid(CallerError):
+    """The directory holds no whole backup that this release can read."""
+
+
+class DatabaseNotEmpty(Conflict):
+    """A backup is restored into an empty database only."""
+
+
+class CollectionRunning(Conflict):
+    """Another process is deleting unused objects; it goes on by itself."""
+
+
 class StorageDenied(Fault):
     """The object storage refuses the credentials, or they do not allow this."""
 
@@ -188,6 +212,10 @@ class DatabaseUnavailable(NotNow):
 
 class QueueUnavailable(NotNow):
     """The message broker does not answer."""
+
+
+class ObjectsBeingDeleted(NotNow):
+    """Stored objects were collected as unused at this very moment; the same request will store them again."""
 
 
 class ApiUnavailable(NotNow):

@@ -35,6 +35,11 @@ KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "model.import_failed": "a foreign model was refused or its import failed",
         "worker.switched": "a worker is warm on the model version in service",
         "worker.switch_failed": "a worker cannot load the model version in service",
+        "storage.collected": "stored objects that nothing referred to were deleted",
+        "retention.rule_added": "somebody had masks or originals deleted when they are old",
+        "retention.rule_removed": "somebody took such a rule back",
+        "retention.hold_added": "somebody had a job or an image kept whatever the rules say",
+        "retention.hold_removed": "somebody let the rules hold again for it",
         "webhook.test": "somebody asked for a test delivery; only the webhook tested is sent it",
     }
 )

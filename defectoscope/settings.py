@@ -63,6 +63,13 @@ class StorageSettings(_Section):
         (), description="other buckets that jobs may read images from, comma-separated; * allows every one"
     )
 
+    grace_days: int = Field(
+        7, ge=1, le=3650, description="stored objects that nothing refers to are deleted when they are this old"
+    )
+    collect_interval_s: int = Field(
+        86_400, ge=0, description="how often such objects are looked for, seconds; 0: never"
+    )
+
     @field_validator("input_buckets", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -34,7 +34,9 @@ def make_trainer(settings: Settings) -> Celery:
     )
     register_tasks(trainer)
     trainer.conf.beat_schedule = schedule(
-        reconcile_interval_s=settings.inspection.reconcile_interval_s, night=settings.night
+        reconcile_interval_s=settings.inspection.reconcile_interval_s,
+        night=settings.night,
+        collect_objects=settings.storage.collect_interval_s > 0,
     )
     # The zone that the crontab of the night is read in.
     trainer.conf.timezone = settings.night.timezone

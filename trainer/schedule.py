@@ -10,19 +10,24 @@ from celery.schedules import ParseException, crontab
 from celery.schedules import schedule as every
 
 from defectoscope.errors import SettingMissing
-from defectoscope.queue.messages import CONTROL_QUEUE, RECONCILE, START_NIGHT
+from defectoscope.queue.messages import COLLECT_OBJECTS, CONTROL_QUEUE, RECONCILE, START_NIGHT
 from defectoscope.settings import NightSettings
 
 #: A night whose message nobody took for so long is over.
 _NIGHT_EXPIRES_S = 6 * 3600.0
+#: How often a worker is asked whether unused objects are to be looked for; one that dies at it is followed this soon.
+_COLLECT_S = 600.0
 
 
-def schedule(*, reconcile_interval_s: int, night: NightSettings) -> dict[str, dict[str, Any]]:
+def schedule(
+    *, reconcile_interval_s: int, night: NightSettings, collect_objects: bool = True
+) -> dict[str, dict[str, Any]]:
     """Return the beat schedule.
 
     Args:
         reconcile_interval_s: how often owed work without a message is looked for.
         night: when the nightly retraining is asked for; not at all where it names no dataset.
+        collect_objects: whether stored objects that nothing refers to are looked for.
 
     Raises:
         SettingMissing: the crontab is not one.
@@ -37,6 +42,12 @@ def schedule(*, reconcile_interval_s: int, night: NightSettings) -> dict[str, di
             "options": {"queue": CONTROL_QUEUE, "expires": float(reconcile_interval_s)},
         }
     }
+    if collect_objects:
+        entries["collect"] = {
+            "task": COLLECT_OBJECTS,
+            "schedule": every(_COLLECT_S, nowfun=now),
+            "options": {"queue": CONTROL_QUEUE, "expires": _COLLECT_S},
+        }
     if night.dataset is not None:
         entries["night"] = {
             "task": START_NIGHT,

@@ -26,6 +26,7 @@ from defectoscope.storage import open_s3
 from defectoscope.training import reconcile_runs
 from worker import metrics
 from worker.champion import ChampionWatch
+from worker.collecting import collect_some
 from worker.counting import count_completed
 from worker.departure import Departure, LaneWatch
 from worker.lease import EnumerationWord, Leases
@@ -151,7 +152,11 @@ class Inspector:
             crash_point(CrashPoint.CHUNK_INSPECTED)
             with stage("commit"):
                 is_ours = complete_chunk(
-                    database=self._database, chunk=chunk, outcomes=outcomes, stopped=lease is Lease.STOPPED
+                    database=self._database,
+                    chunk=chunk,
+                    outcomes=outcomes,
+                    stopped=lease is Lease.STOPPED,
+                    storage=self._storage,
                 )
             crash_point(CrashPoint.CHUNK_COMMITTED)
         if not is_ours:
@@ -226,6 +231,16 @@ class Inspector:
             )
         except DatabaseUnavailable as exc:
             log.warning("reconciliation.postponed", reason=exc.message)
+
+    def collect_objects(self) -> None:
+        """Go on deleting stored objects that nothing refers to, if it is time to."""
+        collect_some(
+            self._settings,
+            database=self._database,
+            storage=self._storage,
+            queue=self._queue,
+            owner=self._owner,
+        )
 
     def start_night(self) -> None:
         """Ask for tonight's training run, or write down why there is none."""

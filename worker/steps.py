@@ -20,6 +20,7 @@ from defectoscope.errors import (
     ImageTooLarge,
     InvalidLabel,
     ObjectTooLarge,
+    SourceChanged,
     StorageDenied,
     StorageFault,
 )
@@ -108,7 +109,10 @@ class ImageSteps:
                 sha256 = hashlib.sha256(data).hexdigest()
                 on_read(sha256)
                 opened = open_image(data, limits=self.limits)
-                if item.source_uri != str(S3Uri(self.buckets.own_name, content_key(sha256))):
+                if item.source_uri.startswith(self._content_store):
+                    if item.source_uri != str(S3Uri(self.buckets.own_name, content_key(sha256))):
+                        raise SourceChanged(uri=item.source_uri, sha256=sha256)
+                else:
                     # Found outside our content store: kept under its hash, whatever happens to the original.
                     put_content(self.storage, data, content_type="application/octet-stream")
         except ObjectTooLarge as exc:
@@ -154,6 +158,11 @@ class ImageSteps:
         except OF_ONE_FILE as exc:
             return ItemOutcome(item_id=image.item.item_id, error=exc)
         return self._outcome(image, mask, None)
+
+    @property
+    def _content_store(self) -> str:
+        """Addresses of what lies under its own hash begin so."""
+        return str(S3Uri(self.buckets.own_name, "objects/sha256/"))
 
     def _segment(
         self,

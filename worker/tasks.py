@@ -23,6 +23,10 @@ def register_tasks(app: Celery, inspector: Inspector) -> None:
     def reconcile() -> None:
         inspector.reconcile()
 
+    @app.task(name=messages.COLLECT_OBJECTS)  # type: ignore[untyped-decorator]
+    def collect_objects() -> None:
+        inspector.collect_objects()
+
     @app.task(name=messages.START_NIGHT)  # type: ignore[untyped-decorator]
     def start_night() -> None:
         inspector.start_night()

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, File, Path, Query, Response, UploadFile
 
 from api.access import AccessScope, ScopedRoute, requires
-from api.downloads import attach
+from api.downloads import attach, check_kept
 from api.pages import Cursor, Limit, cut, last_id
 from api.registration import MEDIA_TYPES, register_image
 from api.schemas.base import LARGEST_INTEGER, Page
@@ -71,5 +71,6 @@ def read_content(services: Parts, image_id: ImageId) -> Response:
     """Send the original bytes."""
     with services.database.transaction() as session:
         image = view_image(session, image_id)
+    check_kept(image.deleted_at, f"The original of image {image_id}")
     name = f"image-{image_id}.{image.format.lower()}"
     return attach(services, image.key, media_type=MEDIA_TYPES[image.format], file_name=name)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from api.access import AccessScope, ScopedRoute, requires
-from api.downloads import attach
+from api.downloads import attach, check_kept
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.results import ResultOut
@@ -57,8 +57,9 @@ def read_result(services: Parts, result_id: ResultId) -> ResultOut:
 def read_mask(services: Parts, result_id: ResultId) -> Response:
     """Send the mask."""
     with services.database.transaction() as session:
-        key = view_result(session, result_id).result.mask_key
-    return attach(services, key, media_type="image/png", file_name=f"mask-{result_id}.png")
+        result = view_result(session, result_id).result
+    check_kept(result.deleted_at, f"The mask of result {result_id}")
+    return attach(services, result.mask_key, media_type="image/png", file_name=f"mask-{result_id}.png")
 
 
 @router.get(
@@ -70,7 +71,8 @@ def read_mask(services: Parts, result_id: ResultId) -> Response:
 def read_overlay(services: Parts, result_id: ResultId) -> Response:
     """Send the overlay."""
     with services.database.transaction() as session:
-        key = view_result(session, result_id).result.overlay_key
-    if key is None:
+        result = view_result(session, result_id).result
+    if result.overlay_key is None:
         raise ObjectNotFound(f"Result {result_id} has no overlay.", result_id=result_id)
-    return attach(services, key, media_type="image/jpeg", file_name=f"overlay-{result_id}.jpg")
+    check_kept(result.deleted_at, f"The overlay of result {result_id}")
+    return attach(services, result.overlay_key, media_type="image/jpeg", file_name=f"overlay-{result_id}.jpg")

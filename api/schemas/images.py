@@ -25,6 +25,7 @@ class ImageOut(Body):
             "format": "PNG",
             "source_mode": "RGB",
             "source_uri": "s3://line-3/a.png",
+            "deleted_at": None,
             "created_at": "2026-11-20T21:00:04Z",
         }
     )
@@ -38,6 +39,7 @@ class ImageOut(Body):
     format: str
     source_mode: str = Field(description="pixel mode before conversion to RGB")
     source_uri: str | None = Field(description="where these bytes were first found")
+    deleted_at: Moment | None = Field(description="when the original bytes were deleted by retention")
     created_at: Moment
 
     @classmethod
@@ -53,5 +55,6 @@ class ImageOut(Body):
             format=image.format,
             source_mode=image.source_mode,
             source_uri=image.source_uri,
+            deleted_at=image.deleted_at,
             created_at=image.created_at,
         )

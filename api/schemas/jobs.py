@@ -39,6 +39,7 @@ class ImageIn(Body):
     name: Text = Field(description="unique within the job")
     uri: Uri
     label_uri: Uri | None = Field(None, description="ground-truth mask, for QA")
+    etag: Text | None = Field(None, description="what the object must still have when it is read; else source_changed")
 
 
 class ImagesIn(Body):
@@ -65,7 +66,8 @@ class ImagesIn(Body):
         """Return the source that this describes."""
         return ExplicitImages(
             images=tuple(
-                SourceImage(name=image.name, uri=image.uri, label_uri=image.label_uri) for image in self.images
+                SourceImage(name=image.name, uri=image.uri, etag=image.etag, label_uri=image.label_uri)
+                for image in self.images
             )
         )
 
@@ -98,7 +100,7 @@ class ArchiveIn(Body):
 
 
 class ManifestIn(Body):
-    """Every image that a CSV file in storage names, in columns `uri` and, if wanted, `name` and `label_uri`."""
+    """Every image that a CSV file in storage names, in columns `uri` and, if wanted, `name`, `label_uri` and `etag`."""
 
     model_config = shows({"kind": "manifest", "uri": "s3://line-3/images.csv"})
 

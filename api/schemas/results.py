@@ -39,6 +39,7 @@ class ResultOut(Body):
             "has_overlay": True,
             "mask_uri": "s3://defectoscope/masks/90.png",
             "overlay_uri": "s3://defectoscope/overlays/90.jpg",
+            "deleted_at": None,
             "created_at": "2026-11-20T21:00:05Z",
         }
     )
@@ -66,6 +67,7 @@ class ResultOut(Body):
     has_overlay: bool
     mask_uri: str
     overlay_uri: str | None
+    deleted_at: Moment | None = Field(description="when mask and overlay were deleted by retention")
     created_at: Moment
 
     @classmethod
@@ -94,5 +96,6 @@ class ResultOut(Body):
             has_overlay=result.overlay_key is not None,
             mask_uri=services.uri(result.mask_key),
             overlay_uri=None if result.overlay_key is None else services.uri(result.overlay_key),
+            deleted_at=result.deleted_at,
             created_at=result.created_at,
         )

@@ -131,6 +131,7 @@ def _print_image(image: dict[str, Any], *, as_json: bool) -> None:
             "sha256": image["sha256"],
             "first found": image["source_uri"],
             "stored": image["uri"],
+            "deleted": format_time(image["deleted_at"]),
             "registered": format_time(image["created_at"]),
         },
         indent=2,

@@ -44,7 +44,7 @@ def submit(
         str | None,
         typer.Option(
             metavar="FILE|s3://…",
-            help="A CSV file of any length whose first line is uri,name,label_uri; the last two may be left out.",
+            help="A CSV file of any length whose first line is uri,name,label_uri,etag; all but uri may be left out.",
         ),
     ] = None,
     labels: Annotated[

@@ -15,14 +15,18 @@ from typer.core import TyperGroup
 
 from defectoscope.cli import (
     audit,
+    backup,
     datasets,
     defects,
     events,
+    holds,
     images,
     jobs,
     models,
     results,
+    retention,
     samples,
+    storage,
     tokens,
     training,
     webhooks,
@@ -44,7 +48,8 @@ _ORDER = (
     *("up", "demo"),
     *("jobs", "results", "defects", "images", "predict"),
     *("datasets", "training", "models", "samples"),
-    *("tokens", "audit", "events", "webhooks", "doctor", "settings", "version"),
+    *("tokens", "audit", "events", "webhooks"),
+    *("storage", "retention", "holds", "backup", "doctor", "settings", "version"),
 )
 
 
@@ -84,6 +89,10 @@ app.add_typer(tokens.app, name="tokens", rich_help_panel=_LOOKING)
 app.add_typer(audit.app, name="audit", rich_help_panel=_LOOKING)
 app.add_typer(events.app, name="events", rich_help_panel=_LOOKING)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=_LOOKING)
+app.add_typer(storage.app, name="storage", rich_help_panel=_LOOKING)
+app.add_typer(retention.app, name="retention", rich_help_panel=_LOOKING)
+app.add_typer(holds.app, name="holds", rich_help_panel=_LOOKING)
+app.add_typer(backup.app, name="backup", rich_help_panel=_LOOKING)
 app.command(rich_help_panel=_LOOKING)(doctor)
 app.command(rich_help_panel=_LOOKING)(settings)
 app.command(rich_help_panel=_LOOKING)(version)

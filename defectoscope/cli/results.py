@@ -23,7 +23,7 @@ from defectoscope.cli.output import (
     state_text,
 )
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
-from defectoscope.errors import InvalidRequest, ObjectNotFound
+from defectoscope.errors import DeletedByRetention, InvalidRequest, ObjectNotFound
 from defectoscope.layout import OutputNames
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def show(
             "latency": f"{result['latency_ms']:.1f} ms" if result["latency_ms"] is not None else None,
             "mask": result["mask_uri"],
             "overlay": result["overlay_uri"],
+            "deleted": format_time(result["deleted_at"]),
             "computed": format_time(result["created_at"]),
         },
         indent=2,
@@ -158,6 +159,8 @@ def _fetch(client: Client, item: JobItem, name: str, *, out: Path, kinds: Sequen
                 client.results.download_mask(result_id, target)
             else:
                 client.results.download_overlay(result_id, target)
+        except DeletedByRetention:
+            continue
         except ObjectNotFound:
             # The job kept no overlay of this image, as was asked for.
             if kind == "overlays":

@@ -158,6 +158,7 @@ class SourceImage(TypedDict):
     name: str
     uri: str
     label_uri: str | None
+    etag: NotRequired[str | None]
 
 
 class ImagesSource(TypedDict):

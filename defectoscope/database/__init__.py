@@ -44,6 +44,14 @@ from defectoscope.database.models import (
     ModelVersion,
     Promotion,
 )
+from defectoscope.database.objects import (
+    CondemnedObject,
+    Hold,
+    ObjectCollection,
+    ObjectLease,
+    RetainedWhat,
+    RetentionRule,
+)
 from defectoscope.database.quarantine import QuarantinedImage
 from defectoscope.database.session import Database, after_commit
 from defectoscope.database.webhooks import DeliveryState, Webhook, WebhookDelivery
@@ -56,6 +64,7 @@ __all__ = [
     "Champion",
     "Chunk",
     "ChunkState",
+    "CondemnedObject",
     "Database",
     "DatasetItem",
     "DatasetRevision",
@@ -64,6 +73,7 @@ __all__ = [
     "Evaluation",
     "EvaluationImage",
     "Event",
+    "Hold",
     "Image",
     "ImportState",
     "ItemState",
@@ -78,11 +88,15 @@ __all__ = [
     "ModelVersion",
     "Night",
     "NightState",
+    "ObjectCollection",
+    "ObjectLease",
     "Priority",
     "Promotion",
     "QaScore",
     "QuarantinedImage",
     "Result",
+    "RetainedWhat",
+    "RetentionRule",
     "RunTrigger",
     "Severity",
     "Split",

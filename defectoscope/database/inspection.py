@@ -78,6 +78,7 @@ class Image(Base):
     source_uri: Mapped[str | None] = mapped_column(comment="where these bytes were first found")
     part_id: Mapped[str | None] = mapped_column(comment="the part or place it shows, when known")
     perceptual_hash: Mapped[int | None] = mapped_column(comment="64 bits, signed; null until the image is labelled")
+    deleted_at: Mapped[Moment | None] = mapped_column(comment="when retention gave the original bytes up")
     created_at: Mapped[CreatedAt]
 
     __table_args__ = (CheckConstraint("width > 0 AND height > 0", name="size"),)
@@ -209,6 +210,17 @@ class JobItem(Base):
         # Partial, so that enumeration does not pay for them.
         Index("ix_job_items_image_id", "image_id", postgresql_where=text("image_id IS NOT NULL")),
         Index("ix_job_items_result_id", "result_id", postgresql_where=text("result_id IS NOT NULL")),
+        # What waits in the content store for a worker: uploads and members of archives, and nothing from elsewhere.
+        Index(
+            "ix_job_items_source_uri",
+            "source_uri",
+            postgresql_where=text("image_id IS NULL AND source_uri LIKE '%/objects/sha256/%'"),
+        ),
+        Index(
+            "ix_job_items_label_uri",
+            "label_uri",
+            postgresql_where=text("label_id IS NULL AND label_uri LIKE '%/objects/sha256/%'"),
+        ),
     )
 
 
@@ -239,6 +251,7 @@ class Result(Base):
     )
     tile_count: Mapped[int] = mapped_column(Integer, server_default="1", comment="model inputs the image became")
     model_scale: Mapped[float | None] = mapped_column(comment="model pixels for one of the image's")
+    deleted_at: Mapped[Moment | None] = mapped_column(comment="when retention gave mask and overlay up")
     created_at: Mapped[CreatedAt]
 
     __table_args__ = (
@@ -246,6 +259,8 @@ class Result(Base):
         Index("ix_results_created_at", "created_at"),
         Index("ix_results_verdict_id", "verdict", "id"),
         Index("ix_results_model_version_id_id", "model_version_id", "id"),
+        # What the collector asks: whether any result still has a mask.
+        Index("ix_results_mask_key", "mask_key", postgresql_where=text("deleted_at IS NULL")),
     )
 
 
@@ -295,7 +310,7 @@ class Label(Base):
     parent_result_id: Mapped[int | None] = mapped_column(ForeignKey("results.id"))
     created_at: Mapped[CreatedAt]
 
-    __table_args__ = (UniqueConstraint("image_id", "sha256"),)
+    __table_args__ = (UniqueConstraint("image_id", "sha256"), Index("ix_labels_sha256", "sha256"))
 
 
 class QaScore(Base):

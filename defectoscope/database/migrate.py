@@ -28,13 +28,25 @@ def migration_config(database_url: str) -> Config:
     return config
 
 
-def upgrade(database_url: str) -> None:
-    """Apply every migration that is missing; concurrent callers wait for each other.
+def upgrade(database_url: str, *, revision: str = "head") -> None:
+    """Apply every migration that is missing, up to a revision; concurrent callers wait for each other.
 
     Raises:
         DatabaseUnavailable: PostgreSQL does not answer.
     """
     try:
-        command.upgrade(migration_config(database_url), "head")
+        command.upgrade(migration_config(database_url), revision)
+    except OperationalError as exc:
+        raise DatabaseUnavailable(f"The database does not answer: {exc.orig}".strip()) from exc
+
+
+def empty(database_url: str) -> None:
+    """Take every migration back: all tables go, with all that is in them.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL does not answer.
+    """
+    try:
+        command.downgrade(migration_config(database_url), "base")
     except OperationalError as exc:
         raise DatabaseUnavailable(f"The database does not answer: {exc.orig}".strip()) from exc

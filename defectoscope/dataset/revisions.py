@@ -16,6 +16,7 @@ from defectoscope.dataset.assignments import load_assignments, lock_assignments,
 from defectoscope.dataset.groups import Candidate, Placed
 from defectoscope.dataset.splits import Move, MoveCode, decide, side_name
 from defectoscope.errors import InvalidDataset
+from defectoscope.objects import confirm_stored
 from defectoscope.storage import Storage
 
 #: Share of the images that goes to validation where nothing else is said.
@@ -284,6 +285,7 @@ def _store(
         },
     )
     session.refresh(revision)
+    confirm_stored(session, storage, [key])
     return revision, True
 
 

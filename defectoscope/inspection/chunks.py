@@ -207,6 +207,8 @@ def find_known_results(
                 Image.sha256 == func.any(list(image_sha256s)),
                 Result.model_version_id == chunk.model_version_id,
                 Result.params_sha256 == chunk.params.result_sha256,
+                # Without its mask a result has to be made again.
+                Result.deleted_at.is_(None),
             )
         )
         return {sha256: KnownResult(result_id=id_, mask_key=mask_key) for sha256, id_, mask_key in rows}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,9 @@ from defectoscope.inspection.chunks import ClaimedChunk
 from defectoscope.inspection.ending import end_rest_of_chunk, finish_if_done
 from defectoscope.inspection.images import ImageFacts, LabelRow, register_images, register_labels
 from defectoscope.inspection.totals import add_completed
+from defectoscope.objects import confirm_stored
 from defectoscope.segmentation import Defect, PixelCounts, ResizePolicy
+from defectoscope.storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,12 @@ class _Ids:
 
 
 def complete_chunk(
-    *, database: Database, chunk: ClaimedChunk, outcomes: Sequence[ItemOutcome], stopped: bool = False
+    *,
+    database: Database,
+    chunk: ClaimedChunk,
+    outcomes: Sequence[ItemOutcome],
+    stopped: bool = False,
+    storage: Storage | None = None,
 ) -> bool:
     """Write results, defects, labels and scores, close the chunk, and end the job if this was its last.
 
@@ -80,9 +87,14 @@ def complete_chunk(
         chunk: as claimed.
         outcomes: one for each image that was looked at.
         stopped: the job was cancelled or stopped meanwhile, or its deadline passed; images without an outcome end so.
+        storage: our own bucket, where every worker looks that the collector did not take what it stored; None where
+            nothing was stored.
 
     Returns:
         False when the chunk is no longer ours: nothing was written, whoever holds it now writes the same.
+
+    Raises:
+        ObjectsBeingDeleted: the collector took something; nothing was written, the chunk is to be done again.
     """
     with database.transaction() as session:
         closed = session.scalar(sql.CLOSE_CHUNK, {"chunk_id": chunk.chunk_id, "token": chunk.token})
@@ -105,8 +117,23 @@ def complete_chunk(
         if stopped:
             end_rest_of_chunk(session, chunk.job_id, chunk.chunk_id)
         finish_if_done(session, chunk.job_id)
+        if storage is not None:
+            confirm_stored(session, storage, _stored_keys(done))
         crash_point(CrashPoint.COMPLETION_WRITTEN)
         return True
+
+
+def _stored_keys(outcomes: Iterable[ItemOutcome]) -> Iterator[str]:
+    """Yield the keys that rows written for these outcomes point at."""
+    for outcome in outcomes:
+        if outcome.image is not None:
+            yield outcome.image.key
+        if outcome.label is not None:
+            yield outcome.label.key
+        if outcome.result is not None:
+            yield outcome.result.mask_key
+            if outcome.result.overlay_key is not None:
+                yield outcome.result.overlay_key
 
 
 def _write_results(session: Session, chunk: ClaimedChunk, outcomes: Iterable[ItemOutcome], ids: _Ids) -> None:
@@ -129,8 +156,17 @@ def _write_results(session: Session, chunk: ClaimedChunk, outcomes: Iterable[Ite
         if defects:
             session.execute(sql.ADD_DEFECTS, _columns(defects))
     if ids.image:
-        known = session.execute(sql.FIND_RESULTS, {"image_ids": list(ids.image.values()), **made_by})
-        ids.result = {image_id: (result_id, verdict) for image_id, result_id, verdict in known}
+        known = session.execute(sql.FIND_RESULTS, {"image_ids": list(ids.image.values()), **made_by}).all()
+        given_up = {result_id: image_id for image_id, result_id, _, is_deleted in known if is_deleted}
+        again = [
+            {"result_id": result_id, "mask_key": facts[image_id].mask_key, "overlay_key": facts[image_id].overlay_key}
+            for result_id, image_id in sorted(given_up.items())
+            if image_id in facts
+        ]
+        if again:
+            # Retention had deleted mask and overlay; they have just been made again.
+            session.execute(sql.RESTORE_RESULTS, _columns(again))
+        ids.result = {image_id: (result_id, verdict) for image_id, result_id, verdict, _ in known}
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

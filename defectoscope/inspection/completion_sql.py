@@ -43,8 +43,14 @@ ADD_DEFECTS = text("""
 """)
 # A statement of its own: what another chunk wrote meanwhile can be seen only now.
 FIND_RESULTS = text("""
-    SELECT image_id, id, verdict FROM results WHERE image_id = ANY(CAST(:image_ids AS bigint[]))
+    SELECT image_id, id, verdict, deleted_at IS NOT NULL FROM results WHERE image_id = ANY(CAST(:image_ids AS bigint[]))
         AND model_version_id = :model_version_id AND params_sha256 = :params_sha256
+""")
+RESTORE_RESULTS = text("""
+    UPDATE results SET deleted_at = NULL, mask_key = again.mask_key, overlay_key = again.overlay_key
+    FROM unnest(CAST(:result_id AS bigint[]), CAST(:mask_key AS text[]), CAST(:overlay_key AS text[]))
+        AS again (id, mask_key, overlay_key)
+    WHERE results.id = again.id
 """)
 ADD_SCORES = text("""
     INSERT INTO qa_scores (result_id, label_id, tp, fp, fn, tn)

@@ -16,6 +16,7 @@ from defectoscope.inspection.listing import list_prefix
 from defectoscope.inspection.manifests import list_manifest, repeated_name
 from defectoscope.inspection.sources import Archive, InputBuckets, Manifest, Page, Pages, Prefix
 from defectoscope.inspection.submission import read_source
+from defectoscope.objects import confirm_stored, own_key
 from defectoscope.queue import Queue
 
 
@@ -48,7 +49,7 @@ def enumerate_job(
             _list(source, buckets=buckets, limits=limits, max_manifest_bytes=max_manifest_bytes, after=cursor)
         ) as pages:
             for page in pages:
-                if not _record_page(database, queue, job_id, page, seen_cursor=cursor, chunk_size=chunk_size):
+                if not _record_page(database, queue, buckets, job_id, page, seen_cursor=cursor, chunk_size=chunk_size):
                     return
                 cursor = page.cursor
     except (CallerError, Fault) as exc:
@@ -88,10 +89,17 @@ def touch_enumeration(*, database: Database, job_id: int) -> None:
 
 
 def _record_page(
-    database: Database, queue: Queue, job_id: int, page: Page, *, seen_cursor: str | None, chunk_size: int
+    database: Database,
+    queue: Queue,
+    buckets: InputBuckets,
+    job_id: int,
+    page: Page,
+    *,
+    seen_cursor: str | None,
+    chunk_size: int,
 ) -> bool:
     try:
-        return _write_page(database, queue, job_id, page, seen_cursor=seen_cursor, chunk_size=chunk_size)
+        return _write_page(database, queue, buckets, job_id, page, seen_cursor=seen_cursor, chunk_size=chunk_size)
     except IntegrityError:
         # Nothing but a manifest can name an image twice, and within a page that is noticed where it is read.
         with database.transaction() as session:
@@ -105,7 +113,14 @@ def _record_page(
 
 
 def _write_page(
-    database: Database, queue: Queue, job_id: int, page: Page, *, seen_cursor: str | None, chunk_size: int
+    database: Database,
+    queue: Queue,
+    buckets: InputBuckets,
+    job_id: int,
+    page: Page,
+    *,
+    seen_cursor: str | None,
+    chunk_size: int,
 ) -> bool:
     with database.transaction() as session:
         job = session.scalar(
@@ -125,4 +140,8 @@ def _write_page(
         else:
             job.enumeration_cursor = page.cursor
             job.dispatched_at = session.scalar(select(func.now()))
+        # Members of archives were stored a moment ago; what lies elsewhere is not ours to keep.
+        uris = [uri for image in page.images for uri in (image.uri, image.label_uri) if uri]
+        keys = [key for uri in uris if (key := own_key(uri, bucket=buckets.own_name)) is not None]
+        confirm_stored(session, buckets.own, keys)
         return True

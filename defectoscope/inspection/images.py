@@ -20,7 +20,10 @@ _ADD_IMAGES = text("""
         CAST(:part_id AS text[]), CAST(:perceptual_hash AS bigint[])
     ) ON CONFLICT DO NOTHING
 """)
-_FIND_IMAGES = text("SELECT sha256, id FROM images WHERE sha256 = ANY(CAST(:sha256s AS text[]))")
+_FIND_IMAGES = text("""
+    SELECT sha256, id, deleted_at IS NOT NULL AS is_deleted FROM images WHERE sha256 = ANY(CAST(:sha256s AS text[]))
+""")
+_RESTORE_IMAGES = text("UPDATE images SET deleted_at = NULL WHERE id = ANY(CAST(:ids AS bigint[]))")
 _ADD_LABELS = text("""
     INSERT INTO labels (image_id, key, sha256, defect_px, source, author)
     SELECT image_id, key, sha256, defect_px, :source, CAST(:author AS text) FROM unnest(
@@ -90,8 +93,11 @@ def register_images(session: Session, facts: Iterable[ImageFacts]) -> dict[str, 
             ),
             [{"content": image.sha256, "part": image.part_id, "perceptual": image.perceptual_hash} for image in told],
         )
-    found = session.execute(_FIND_IMAGES, {"sha256s": [image.sha256 for image in images]})
-    return dict(found.all())
+    found = session.execute(_FIND_IMAGES, {"sha256s": [image.sha256 for image in images]}).all()
+    if given_up := sorted(row.id for row in found if row.is_deleted):
+        # Retention had deleted the bytes; whoever registers them has just stored them again.
+        session.execute(_RESTORE_IMAGES, {"ids": given_up})
+    return {row.sha256: row.id for row in found}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

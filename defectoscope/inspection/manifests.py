@@ -1,8 +1,9 @@
 """Lists the images that a manifest names, in pages: a CSV file in storage, of any length, resumable from a cursor.
 
 The first line names the columns: ``uri``, and in any order, if wanted, ``name`` (unique in the job; by default the key
-of the address) and ``label_uri``. It is read once from beginning to end and never held in memory. What is wrong with
-the file ends the reading by the number of the line; what is wrong with an address becomes the error of its image.
+of the address), ``label_uri`` and ``etag`` (what the object must still have when it is read). The file is read once,
+from beginning to end, and never held in memory. What is wrong with it ends the reading by the number of the line; what
+is wrong with an address becomes the error of its image.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PAGE_SIZE = 1000
 #: Two addresses and a name fit three times over. Without a bound, a file without line ends would be read whole.
 MAX_LINE_BYTES = 16_384
 
-_COLUMNS = ("uri", "name", "label_uri")
+_COLUMNS = ("uri", "name", "label_uri", "etag")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -90,7 +91,7 @@ def _read_header(lines: _Lines) -> list[str]:
     columns = [column.strip() for column in next(_records(lines), [])]
     if "uri" not in columns or len(set(columns)) < len(columns) or not set(columns) <= set(_COLUMNS):
         raise ManifestInvalid(
-            f"Line 1 of the manifest must name its columns: uri and, if wanted, name and label_uri; it holds "
+            f"Line 1 of the manifest must name its columns: uri and, if wanted, name, label_uri and etag; it holds "
             f"{ascii(','.join(columns))[:200]}."
         )
     return columns
@@ -143,6 +144,7 @@ def _read_image(values: Sequence[str], columns: Sequence[str], *, buckets: Input
     return SourceImage(
         name=name,
         uri=uri,
+        etag=row.get("etag", "").strip() or None,
         label_uri=label_uri or None,
         error=error,
         label_error=_problem(label_uri, buckets) if label_uri else None,

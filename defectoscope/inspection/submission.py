@@ -59,7 +59,11 @@ class JobRequest:
         bounds = {"deadline_s": self.deadline_s, "max_failed_share": self.max_failed_share}
         described |= {name: value for name, value in bounds.items() if value is not None}
         if isinstance(self.source, ExplicitImages):
-            described["images"] = [[image.name, image.uri, image.label_uri] for image in self.source.images]
+            described["images"] = [
+                # An etag only where there is one: requests without have the hash they always had.
+                [image.name, image.uri, image.label_uri, *([image.etag] if image.etag else [])]
+                for image in self.source.images
+            ]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 

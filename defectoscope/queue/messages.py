@@ -18,6 +18,7 @@ TRAINING_QUEUE = "training"
 PROCESS_NEXT_CHUNK = "inspection.process_next_chunk"
 ENUMERATE_JOB = "inspection.enumerate_job"
 RECONCILE = "inspection.reconcile"
+COLLECT_OBJECTS = "storage.collect_objects"
 START_NIGHT = "training.start_night"
 RUN_TRAINING = "training.run"
 IMPORT_MODEL = "training.import_model"
@@ -40,6 +41,11 @@ def process_next_chunk() -> Message:
 def enumerate_job(job_id: int) -> Message:
     """Ask a worker to list the images of a job."""
     return Message(ENUMERATE_JOB, INSPECTION_QUEUE, (job_id,))
+
+
+def collect_objects() -> Message:
+    """Ask a worker to go on deleting stored objects that nothing refers to."""
+    return Message(COLLECT_OBJECTS, CONTROL_QUEUE)
 
 
 def run_training(run_id: int) -> Message:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.database import Database, LedgerAction, ModelImport, ModelOrigin, ModelVariant, ModelVersion
 from defectoscope.errors import DatabaseUnavailable, Fault
+from defectoscope.objects import confirm_stored
 from defectoscope.registry.evaluations import ImageEvaluation, record_evaluation
 from defectoscope.registry.ledger import append_line, lock_ledger
 from defectoscope.registry.stored_files import ONNX, WEIGHTS, store_file
@@ -83,6 +84,7 @@ def publish(
     Raises:
         Fault: what is stored is not what was sent.
         DatabaseUnavailable: another publisher took longer than half an hour.
+        ObjectsBeingDeleted: a file of the same content was just collected; publish again.
     """
     with database.transaction() as session:
         number = _reserve_number(session)
@@ -116,6 +118,9 @@ def publish(
             )
         if import_id is not None:
             _settle_import(session, version, import_id)
+        session.flush()
+        variants = session.scalars(select(ModelVariant.key).where(ModelVariant.model_version_id == version.id))
+        confirm_stored(session, storage, filter(None, [*variants, version.weights_key]))
         crash_point(CrashPoint.VERSION_STORED)
     crash_point(CrashPoint.VERSION_PUBLISHED)
     return number

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import boto3
@@ -123,6 +124,31 @@ class Buckets:
         except (BucketNotFound, ObjectNotFound):
             return False
         return True
+
+    def abort_uploads(self, prefix: str, *, before: datetime) -> int:
+        """Abort uploads to our bucket in parts that were begun and never ended; their parts take up space unseen.
+
+        Args:
+            prefix: of the keys.
+            before: those that began earlier, UTC.
+
+        Returns:
+            How many were aborted.
+
+        Raises:
+            StorageUnavailable: the server does not answer; calling again is safe.
+        """
+        aborted = 0
+        bucket = self._config.bucket
+        with _translated(bucket):
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+                for upload in page.get("Uploads", []):
+                    if upload["Initiated"] < before:
+                        self._client.abort_multipart_upload(
+                            Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        aborted += 1
+        return aborted
 
     def presign_put(
         self, key: str, *, sha256: str, size_bytes: int, content_type: str, expires_in_s: int

@@ -37,6 +37,12 @@ def test_the_images_of_a_manifest_come_in_its_order_with_their_names_and_labels(
     assert scene.job(job_id).pending_images == 3
 
 
+def test_an_etag_is_pinned_where_it_is_given(scene):
+    job_id = _enumerate(scene, f'uri,etag\ns3://{OWN}/a.png,"""abc"""\ns3://{OWN}/b.png,\n')
+
+    assert [item.source_etag for item in scene.items(job_id)] == ['"abc"', None]
+
+
 def test_an_address_is_enough(scene):
     job_id = _enumerate(scene, f"uri\ns3://{OWN}/a.png\ns3://{OWN}/b.png")
 

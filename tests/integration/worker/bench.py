@@ -60,6 +60,10 @@ class Bench:
                 for name in images
             )
         )
+        return self.submit_source(source, chunk_size=chunk_size, **params)
+
+    def submit_source(self, source, *, chunk_size=4, **params):
+        """Submit a job of images that are stored already."""
         with self.database.transaction() as session:
             version_id = session.scalar(select(ModelVersion.id).order_by(ModelVersion.id.desc()).limit(1))
         request = JobRequest(source=source, params=self.params(**params), model_version_id=version_id)

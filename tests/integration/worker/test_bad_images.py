@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from defectoscope.database import ItemState, JobState
+from defectoscope.inspection.sources import ExplicitImages, SourceImage
 from defectoscope.settings import InspectionSettings
+from defectoscope.storage import content_key
 from tests.images import (
     declare_bmp,
     declare_jpeg,
@@ -76,6 +78,17 @@ def test_an_image_that_changed_since_it_was_listed_is_refused(bench):
     items = bench.items(job_id)
     assert items["changed.png"].item.error_code == "source_changed"
     assert items["same.png"].item.state is ItemState.SUCCEEDED
+
+
+def test_bytes_that_are_not_those_of_their_address_in_the_content_store_are_refused(bench):
+    key = content_key("ab" * 32)
+    bench.storage.put(key, GOOD, content_type="image/png")
+    source = ExplicitImages(images=(SourceImage(name="a.png", uri=bench.uri(key)),))
+
+    job_id = bench.submit_source(source)
+    bench.work(job_id)
+
+    assert bench.items(job_id)["a.png"].item.error_code == "source_changed"
 
 
 def test_an_object_above_the_limit_is_refused_and_never_decoded(bench, settings):

@@ -33,7 +33,7 @@ EVERY_ERROR = [
 def test_every_error_has_a_status_of_an_error(error):
     status = status_of(error)
 
-    assert status in {401, 403, 404, 409, 413, 422, 429, 500, 503}
+    assert status in {401, 403, 404, 409, 410, 413, 422, 429, 500, 503}
 
 
 def test_no_two_errors_share_a_code():

@@ -61,11 +61,21 @@ def _schedule(**night):
 
 
 def test_reconciliation_is_asked_for_on_the_queue_that_never_waits():
-    (entry,) = _schedule().values()
+    entry = _schedule()["reconcile"]
 
     assert entry["task"] == messages.RECONCILE
     assert entry["schedule"].run_every == timedelta(seconds=15)
     assert entry["options"] == {"queue": messages.CONTROL_QUEUE, "expires": 15}
+
+
+def test_unused_objects_are_looked_for_often_enough_to_follow_a_dead_collector_and_never_when_that_is_switched_off():
+    entry = _schedule()["collect"]
+    without = schedule(reconcile_interval_s=15, night=NightSettings(), collect_objects=False)
+
+    assert entry["task"] == messages.COLLECT_OBJECTS
+    assert entry["schedule"].run_every == timedelta(minutes=10)
+    assert entry["options"] == {"queue": messages.CONTROL_QUEUE, "expires": 600}
+    assert list(without) == ["reconcile"]
 
 
 def test_the_night_is_asked_for_by_a_crontab_when_a_dataset_is_named():

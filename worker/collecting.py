@@ -1,0 +1,52 @@
+"""The worker's share in retention and collecting: some steps at a time, then the next worker is asked to go on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+
+from defectoscope import connect
+from defectoscope.database import Database
+from defectoscope.errors import CollectionRunning, NotNow
+from defectoscope.objects import apply_rules, collect
+from defectoscope.queue import Queue, messages, send_or_leave
+from defectoscope.settings import Settings
+from defectoscope.storage import Buckets, Storage
+
+#: Housekeeping shares its threads with chunks: nobody shall wait longer for one.
+_STOP_AFTER_S = 20.0
+
+log = structlog.get_logger(__name__)
+
+
+def collect_some(settings: Settings, *, database: Database, storage: Storage, queue: Queue, owner: str) -> None:
+    """Begin a walk over the bucket if one is due, or go on with one that nobody holds, for some seconds.
+
+    Args:
+        settings: of the worker.
+        database: says what is referred to.
+        storage: our own bucket.
+        queue: where the next worker is asked to go on.
+        owner: host and process, for people.
+    """
+    try:
+        done = collect(
+            database=database,
+            storage=storage,
+            bucket=settings.storage.bucket,
+            grace=timedelta(days=settings.storage.grace_days),
+            owner=owner,
+            every=timedelta(seconds=settings.storage.collect_interval_s),
+            stop_after_s=_STOP_AFTER_S,
+            uploads=Buckets(connect.s3_config(settings)),
+            prepare=lambda: apply_rules(database, stop_after_s=_STOP_AFTER_S),
+        )
+    except CollectionRunning:
+        log.debug("collection.held")
+        return
+    except NotNow as exc:
+        log.warning("collection.postponed", code=exc.code, reason=exc.message)
+        return
+    if done is not None and not done.is_finished:
+        send_or_leave(queue, [messages.collect_objects()])
