@@ -104,6 +104,8 @@ def keeping_all(database: Database) -> Iterator[None]:
         DatabaseUnavailable: the connection, and the lock with it, was lost before the end.
     """
     with database.transaction() as session:
+        # An idle transaction is ended elsewhere, so that a stopped process keeps no locks. This one is idle on purpose.
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         session.execute(_LOCK)
         yield
         # Says whether the lock was held to the end.

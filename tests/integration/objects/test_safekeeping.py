@@ -13,7 +13,7 @@ from sqlalchemy import select, text
 from defectoscope.database import Database, Image, ObjectLease
 from defectoscope.errors import ObjectsBeingDeleted
 from defectoscope.inspection.images import ImageFacts, register_images
-from defectoscope.objects import collect, confirm_stored, lease_objects, own_key
+from defectoscope.objects import collect, confirm_stored, keeping_all, lease_objects, own_key
 from defectoscope.storage import content_key, open_memory, put_content
 from tests.integration.objects.conftest import NO_GRACE
 
@@ -131,6 +131,18 @@ def test_a_key_that_is_being_deleted_cannot_be_leased(database):
 
     with pytest.raises(ObjectsBeingDeleted), database.transaction() as session:
         lease_objects(session, [KEY], lasts=timedelta(hours=1))
+
+
+def test_a_backup_keeps_the_collector_from_deleting_for_as_long_as_it_lasts(database, storage, collect_now):
+    storage.put(KEY, b"x", content_type="text/plain")
+
+    with keeping_all(database):
+        meanwhile = collect_now()
+        kept = storage.exists(KEY)
+    collect_now()
+
+    assert (meanwhile.is_finished, meanwhile.deleted_objects, kept) == (True, 0, True)
+    assert storage.exists(KEY) is False
 
 
 def test_only_addresses_of_what_the_system_wrote_have_a_key():
