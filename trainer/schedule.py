@@ -17,6 +17,8 @@ from defectoscope.settings import NightSettings
 _NIGHT_EXPIRES_S = 6 * 3600.0
 #: How often a worker is asked whether unused objects are to be looked for; one that dies at it is followed this soon.
 _COLLECT_S = 600.0
+#: Intervals for which a message to reconcile may wait.
+_RECONCILE_EXPIRES = 4
 
 
 def schedule(
@@ -38,8 +40,9 @@ def schedule(
         "reconcile": {
             "task": RECONCILE,
             "schedule": every(float(reconcile_interval_s), nowfun=now),
-            # A message nobody took in time is worth nothing: the next one asks for the same.
-            "options": {"queue": CONTROL_QUEUE, "expires": float(reconcile_interval_s)},
+            # The next one asks for the same, so that old ones need not pile up. Workers whose threads are all busy for
+            # longer than one interval must find one nevertheless, or nobody would reconcile while there is much to do.
+            "options": {"queue": CONTROL_QUEUE, "expires": _RECONCILE_EXPIRES * float(reconcile_interval_s)},
         }
     }
     if collect_objects:

@@ -31,6 +31,7 @@ class Hit:
     name: str
     at_s: float
     is_kill: bool
+    is_amid_others: bool = False
     held: Held | None = None
 
 
@@ -93,6 +94,7 @@ class Chaos:
                         name=f"{fault.name} ({target})" if target != fault.target else fault.name,
                         at_s=round(time.monotonic() - began_at, 1),
                         is_kill=fault.act is Act.KILL,
+                        is_amid_others=fault.is_amid_others,
                         held=held,
                     )
                 )

@@ -48,6 +48,7 @@ class Fault:
         lasts_s: for how long; 0 for what happens at once.
         then_s: pause until the next fault begins, whether this one is over or not.
         disturbance: for `Act.DISTURB`.
+        is_amid_others: a kill while servers are frozen, cut off or away.
     """
 
     act: Act
@@ -55,6 +56,7 @@ class Fault:
     lasts_s: float = 0.0
     then_s: float = 0.0
     disturbance: Disturbance | None = None
+    is_amid_others: bool = False
 
     @property
     def name(self) -> str:
@@ -116,10 +118,14 @@ _FEW_OTHERS = (
 
 
 def draw_schedule(seed: int, *, lease_s: float) -> list[Fault]:
-    """Everything there is, once or more often, in an order and at distances drawn from the seed."""
+    """Everything there is, once or more often, in an order and at distances drawn from the seed.
+
+    Kills come first: how soon the chunks of a killed worker are done is measured where servers die and come back at
+    once, and not where they are kept away for seconds on end.
+    """
     rng = random.Random(seed)  # noqa: S311 -- a schedule, not a secret
     proxied = [(target, disturbance) for target, all_of in _PROXIED.items() for disturbance in all_of]
-    return _draw(rng, kills=_KILLS, others=_OTHERS, proxied=proxied, lease_s=lease_s, then_s=(1.5, 4.0))
+    return _draw(rng, kills=_KILLS, others=_OTHERS, proxied=proxied, lease_s=lease_s, then_s=(1.0, 3.0))
 
 
 def draw_short_schedule(seed: int, *, lease_s: float) -> list[Fault]:
@@ -145,6 +151,10 @@ def _draw(
     faults = []
     for target, count in kills.items():
         faults += [Fault(act=Act.KILL, target=target, then_s=rng.uniform(*then_s)) for _ in range(count)]
+    rng.shuffle(faults)
+    kills_first = faults
+    # A worker dies among the other faults, too.
+    faults = [Fault(act=Act.KILL, target=WORKER, then_s=rng.uniform(*then_s), is_amid_others=True)]
     for act, target in others:
         lasts_s = lease_s + rng.uniform(1, 3) if act is Act.FREEZE else 0.0
         faults.append(Fault(act=act, target=target, lasts_s=lasts_s, then_s=rng.uniform(*then_s)))
@@ -160,4 +170,4 @@ def _draw(
             )
         )
     rng.shuffle(faults)
-    return faults
+    return kills_first + faults

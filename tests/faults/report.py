@@ -28,6 +28,7 @@ def tell_seed(outcome: Outcome) -> str:
         f"  lost {len(verdict.lost)}, doubled {verdict.doubled}, different from the clean run {len(verdict.different)}",
         f"  other flaws: {dict(verdict.flaws) or 'none'}; masks that no result refers to: {verdict.orphans}",
         f"  recovery of {len(outcome.recoveries_s)} chunks: {tell_recovery(outcome.recoveries_s)}",
+        f"  amid other faults: {tell_recovery(outcome.recoveries_amid_others_s)}",
         f"  {rate:.0f} images/s under faults, {clean_rate:.0f} without",
         f"  the submitter was answered otherwise: {dict(outcome.refusals) or 'never'}",
     ]
@@ -80,6 +81,7 @@ def _as_json(outcome: Outcome) -> Mapping[str, Any]:
         "flaws": verdict.flaws,
         "orphans": verdict.orphans,
         "recoveries_s": [round(value, 2) for value in outcome.recoveries_s],
+        "recoveries_amid_others_s": [round(value, 2) for value in outcome.recoveries_amid_others_s],
         "recovery_p50_s": percentile(outcome.recoveries_s, 50),
         "recovery_p95_s": percentile(outcome.recoveries_s, 95),
         "images_per_s": round(rate, 1),

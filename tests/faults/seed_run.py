@@ -30,7 +30,8 @@ from tests.faults.workload import Workload
 from tests.models import CONTRACT, write_dark_is_defect
 
 _REST_WITHIN_S = 240.0
-_MOST_OWED = 300
+#: Enough to keep two workers busy; more would measure how long chunks wait for their turn.
+_MOST_OWED = 100
 #: Two versions whose masks differ.
 _CONTRACTS = (CONTRACT, dataclasses.replace(CONTRACT, input_size_wh=(128, 128)))
 
@@ -49,6 +50,7 @@ class Outcome:
         hits: the faults, in order.
         verdict: of the run with faults.
         recoveries_s: for each chunk that a killed worker held, seconds from the kill until all of its images ended.
+        recoveries_amid_others_s: the same of workers killed while servers were frozen, cut off or away.
         seconds: of the run with faults, from its first job to its last.
         clean_seconds: of the same jobs without faults.
         refusals: what the submitter was answered instead of yes.
@@ -58,6 +60,7 @@ class Outcome:
     hits: Sequence[Hit]
     verdict: Verdict
     recoveries_s: Sequence[float]
+    recoveries_amid_others_s: Sequence[float]
     seconds: float
     clean_seconds: float
     jobs: int
@@ -92,7 +95,8 @@ def run_seed(
         servers.wait_until_back()
         wait_until_at_rest(fleet.database, jobs=len(accepted))
         seconds = _working_seconds(fleet.database)
-        recoveries_s = measure_recoveries(fleet.database, [hit.held for hit in chaos.hits if hit.is_kill])
+        held = {amid: [hit.held for hit in chaos.hits if hit.is_amid_others is amid] for amid in (False, True)}
+        recoveries_s = {amid: measure_recoveries(fleet.database, found) for amid, found in held.items()}
     expected, clean_seconds = _run_clean(workload, accepted, servers=servers, scratch=scratch, workers=workers)
     database = open_database(place.settings)
     verdict = judge(
@@ -103,7 +107,8 @@ def run_seed(
         seed=seed,
         hits=chaos.hits,
         verdict=verdict,
-        recoveries_s=recoveries_s,
+        recoveries_s=recoveries_s[False],
+        recoveries_amid_others_s=recoveries_s[True],
         seconds=seconds,
         clean_seconds=clean_seconds,
         jobs=len(accepted),

@@ -39,7 +39,8 @@ OF_A_CHUNK = (
 OF_A_VERSION = (CrashPoint.VERSION_STORED, CrashPoint.VERSION_PUBLISHED)
 OF_A_DECISION = (CrashPoint.DECISION_WRITTEN, CrashPoint.CHAMPION_WRITTEN)
 PARTS = {f"part-{seed}.png": draw_part(height=256, width=256, seed=seed)[0] for seed in range(8)}
-FILES = {name: encode(pixels, "PNG") for name, pixels in PARTS.items()} | {"words.png": b"words"}
+#: Beside images in a chunk: one that held nothing but this file would end without passing every point.
+FILES = {"words.png": b"words"} | {name: encode(pixels, "PNG") for name, pixels in PARTS.items()}
 DECISION = {"actor": "ann", "reason": "the second"}
 LEASE_S = 2
 

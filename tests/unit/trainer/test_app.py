@@ -65,7 +65,7 @@ def test_reconciliation_is_asked_for_on_the_queue_that_never_waits():
 
     assert entry["task"] == messages.RECONCILE
     assert entry["schedule"].run_every == timedelta(seconds=15)
-    assert entry["options"] == {"queue": messages.CONTROL_QUEUE, "expires": 15}
+    assert entry["options"] == {"queue": messages.CONTROL_QUEUE, "expires": 60}
 
 
 def test_unused_objects_are_looked_for_often_enough_to_follow_a_dead_collector_and_never_when_that_is_switched_off():
