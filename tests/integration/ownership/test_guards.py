@@ -55,31 +55,9 @@ def package(tmp_path):
         pytest.param(
             "completion_sql.py",
             " AND lease_token = :token AND state = 'running' RETURNING",
-            " AND state = 'running' RETURNING",
-            "a late holder wrote",
-            id="the-token-of-a-completion",
-        ),
-        pytest.param(
-            "completion_sql.py",
-            " AND lease_token = :token AND state = 'running' RETURNING",
             " AND lease_token = :token RETURNING",
             "a late holder wrote",
             id="the-state-of-a-completed-chunk",
-        ),
-        pytest.param(
-            "leases.py",
-            "chunks.id = :id AND chunks.lease_token = :token AND",
-            "chunks.id = :id AND",
-            "two holders",
-            id="the-token-of-a-release",
-        ),
-        pytest.param(
-            "leases.py",
-            "    JOIN chunks ON chunks.id = held.id AND chunks.lease_token = held.token AND chunks.state = 'running'\n"
-            "    JOIN jobs",
-            "    JOIN chunks ON chunks.id = held.id AND chunks.state = 'running'\n    JOIN jobs",
-            "a look was wrong",
-            id="the-token-of-a-look",
         ),
         pytest.param(
             "chunks.py",
@@ -96,13 +74,6 @@ def package(tmp_path):
             id="the-rest-after-a-fault",
         ),
         pytest.param(
-            "chunks.py",
-            " AND jobs.cancel_requested_at IS NULL",
-            "",
-            "a cancelled job was claimed",
-            id="the-cancellation-in-a-claim",
-        ),
-        pytest.param(
             "ending.py",
             '    if session.scalar(_IS_OWED, {"job_id": job_id}) is not None:\n        return False\n',
             "",
@@ -111,24 +82,10 @@ def package(tmp_path):
         ),
         pytest.param(
             "reconciliation.py",
-            "            _settle_worn(session, queue, max_attempts)\n",
-            "            pass\n",
-            "something never ended",
-            id="the-settling-of-worn-chunks",
-        ),
-        pytest.param(
-            "reconciliation.py",
             "    ring_for_chunks(queue, chunks=owed, most=owed)\n",
             "",
             "something never ended",
             id="the-doorbell-of-the-reconciler",
-        ),
-        pytest.param(
-            "reconciliation.py",
-            "if not (_is_elected(session) and _end_some(session)):",
-            "if True:",
-            "something never ended",
-            id="the-end-of-stopping-chunks",
         ),
     ],
 )
