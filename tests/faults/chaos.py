@@ -16,7 +16,7 @@ import sqlalchemy
 
 from defectoscope.errors import DatabaseUnavailable
 from defectoscope.queue.messages import CONTROL_QUEUE, INSPECTION_QUEUE
-from tests.faults.faults import API, BEAT, TRAINER, WORKER, Act, Fault
+from tests.faults.faults import API, BEAT, TRAINER, WORKER, Act, Fault, Part
 from tests.faults.fleet import Fleet, Held
 from tests.faults.servers import BROKER, DATABASE, STORAGE, Servers
 
@@ -31,7 +31,7 @@ class Hit:
     name: str
     at_s: float
     is_kill: bool
-    is_amid_others: bool = False
+    part: Part
     held: Held | None = None
 
 
@@ -94,7 +94,7 @@ class Chaos:
                         name=f"{fault.name} ({target})" if target != fault.target else fault.name,
                         at_s=round(time.monotonic() - began_at, 1),
                         is_kill=fault.act is Act.KILL,
-                        is_amid_others=fault.is_amid_others,
+                        part=fault.part,
                         held=held,
                     )
                 )

@@ -38,6 +38,17 @@ class Act(StrEnum):
 WORKER, API, BEAT, TRAINER = "worker", "api", "beat", "trainer"
 
 
+class Part(StrEnum):
+    """Parts of a schedule, in their order."""
+
+    #: A worker is killed and nothing else.
+    ALONE = "alone"
+    #: One kill of anything after the other.
+    STORM = "storm"
+    #: Servers are frozen, cut off or away.
+    OTHERS = "others"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """One thing that goes wrong.
@@ -48,7 +59,7 @@ class Fault:
         lasts_s: for how long; 0 for what happens at once.
         then_s: pause until the next fault begins, whether this one is over or not.
         disturbance: for `Act.DISTURB`.
-        is_amid_others: a kill while servers are frozen, cut off or away.
+        part: of the schedule.
     """
 
     act: Act
@@ -56,7 +67,7 @@ class Fault:
     lasts_s: float = 0.0
     then_s: float = 0.0
     disturbance: Disturbance | None = None
-    is_amid_others: bool = False
+    part: Part = Part.STORM
 
     @property
     def name(self) -> str:
@@ -120,8 +131,8 @@ _FEW_OTHERS = (
 def draw_schedule(seed: int, *, lease_s: float) -> list[Fault]:
     """Everything there is, once or more often, in an order and at distances drawn from the seed.
 
-    Kills come first: how soon the chunks of a killed worker are done is measured where servers die and come back at
-    once, and not where they are kept away for seconds on end.
+    First a few workers are killed, each alone, which tells how soon the chunks of a killed worker are done. Then follow
+    kills of everything, one on the heels of the other, and then everything else.
     """
     rng = random.Random(seed)  # noqa: S311 -- a schedule, not a secret
     proxied = [(target, disturbance) for target, all_of in _PROXIED.items() for disturbance in all_of]
@@ -148,13 +159,18 @@ def _draw(
     lease_s: float,
     then_s: tuple[float, float],
 ) -> list[Fault]:
+    alone = [
+        Fault(act=Act.KILL, target=WORKER, then_s=lease_s + rng.uniform(4, 6), part=Part.ALONE)
+        for _ in range(kills[WORKER] // 2)
+    ]
+    kills = {**kills, WORKER: kills[WORKER] - len(alone)}
     faults = []
     for target, count in kills.items():
         faults += [Fault(act=Act.KILL, target=target, then_s=rng.uniform(*then_s)) for _ in range(count)]
     rng.shuffle(faults)
-    kills_first = faults
+    storm = faults
     # A worker dies among the other faults, too.
-    faults = [Fault(act=Act.KILL, target=WORKER, then_s=rng.uniform(*then_s), is_amid_others=True)]
+    faults = [Fault(act=Act.KILL, target=WORKER, then_s=rng.uniform(*then_s), part=Part.OTHERS)]
     for act, target in others:
         lasts_s = lease_s + rng.uniform(1, 3) if act is Act.FREEZE else 0.0
         faults.append(Fault(act=act, target=target, lasts_s=lasts_s, then_s=rng.uniform(*then_s)))
@@ -170,4 +186,4 @@ def _draw(
             )
         )
     rng.shuffle(faults)
-    return kills_first + faults
+    return alone + storm + faults

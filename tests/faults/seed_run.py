@@ -22,7 +22,7 @@ from defectoscope.registry import VariantFile, find_champion, promote, publish
 from defectoscope.storage import Storage, open_s3
 from tests.faults.chaos import Chaos, Hit
 from tests.faults.checker import Verdict, judge, read_outcomes
-from tests.faults.faults import Fault
+from tests.faults.faults import Fault, Part
 from tests.faults.fleet import SECTIONS, Fleet, Held
 from tests.faults.servers import Servers, new_place
 from tests.faults.submitter import Accepted, Load, Submitter
@@ -49,8 +49,8 @@ class Outcome:
         seed: decides images, jobs and faults.
         hits: the faults, in order.
         verdict: of the run with faults.
-        recoveries_s: for each chunk that a killed worker held, seconds from the kill until all of its images ended.
-        recoveries_amid_others_s: the same of workers killed while servers were frozen, cut off or away.
+        recoveries_s: for each chunk that a killed worker held, by part of the schedule: seconds from the kill until all
+            of its images ended.
         seconds: of the run with faults, from its first job to its last.
         clean_seconds: of the same jobs without faults.
         refusals: what the submitter was answered instead of yes.
@@ -59,8 +59,7 @@ class Outcome:
     seed: int
     hits: Sequence[Hit]
     verdict: Verdict
-    recoveries_s: Sequence[float]
-    recoveries_amid_others_s: Sequence[float]
+    recoveries_s: Mapping[Part, Sequence[float]]
     seconds: float
     clean_seconds: float
     jobs: int
@@ -95,8 +94,8 @@ def run_seed(
         servers.wait_until_back()
         wait_until_at_rest(fleet.database, jobs=len(accepted))
         seconds = _working_seconds(fleet.database)
-        held = {amid: [hit.held for hit in chaos.hits if hit.is_amid_others is amid] for amid in (False, True)}
-        recoveries_s = {amid: measure_recoveries(fleet.database, found) for amid, found in held.items()}
+        held = {part: [hit.held for hit in chaos.hits if hit.part is part] for part in Part}
+        recoveries_s = {part: measure_recoveries(fleet.database, found) for part, found in held.items()}
     expected, clean_seconds = _run_clean(workload, accepted, servers=servers, scratch=scratch, workers=workers)
     database = open_database(place.settings)
     verdict = judge(
@@ -107,8 +106,7 @@ def run_seed(
         seed=seed,
         hits=chaos.hits,
         verdict=verdict,
-        recoveries_s=recoveries_s[False],
-        recoveries_amid_others_s=recoveries_s[True],
+        recoveries_s=recoveries_s,
         seconds=seconds,
         clean_seconds=clean_seconds,
         jobs=len(accepted),

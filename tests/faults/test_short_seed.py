@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.faults import count_kills, draw_schedule, draw_short_schedule
+from tests.faults.faults import Part, count_kills, draw_schedule, draw_short_schedule
 from tests.faults.fleet import LEASE_S
 from tests.faults.report import tell_seed
 from tests.faults.seed_run import percentile, run_seed
@@ -25,7 +25,7 @@ def test_whatever_dies_every_accepted_image_ends_once_and_as_without_faults(serv
     assert verdict.accepted > 100
     assert outcome.kills == count_kills(faults) >= 7
     # One run has too few for a percentile: the median here, p95 in `make faults`.
-    assert percentile(outcome.recoveries_s, 50) < LEASE_S + 15, tell_seed(outcome)
+    assert percentile(outcome.recoveries_s[Part.ALONE], 50) < LEASE_S + 15, tell_seed(outcome)
 
 
 def test_five_seeds_kill_everything_sixty_times_and_more():
