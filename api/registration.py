@@ -17,10 +17,9 @@ from defectoscope.errors import CallerError, ImageTooLarge, LabelSizeMismatch
 from defectoscope.inspection.images import ImageFacts, register_images, register_label
 from defectoscope.inspection.queries import list_images, view_image
 from defectoscope.objects import confirm_stored
-from defectoscope.segmentation import decode_image, decode_label
 from defectoscope.storage import S3Uri, content_key, put_content
 
-#: Media type of each format that `decode_image` names.
+#: Media type of each format that a decoded image names.
 MEDIA_TYPES = {
     "PNG": "image/png",
     "JPEG": "image/jpeg",
@@ -132,7 +131,7 @@ def _look_at(services: Services, pair: LabelledPair) -> _PairFacts | CallerError
             image = _store_image(services, image_bytes, source_uri=pair.image_uri, part=pair.part)
             del image_bytes
             label_bytes = _fetch(services, pair.label_uri)
-            class_mask = decode_label(label_bytes, limits=services.limits)
+            class_mask = services.decoder.label(label_bytes)
             if class_mask.shape != (image.height, image.width):
                 raise LabelSizeMismatch(
                     f"The label is {class_mask.shape[1]} x {class_mask.shape[0]} pixels and the image "
@@ -156,18 +155,19 @@ def _fetch(services: Services, uri: str) -> bytes:
     address = S3Uri.parse(uri)
     storage = services.input_buckets.open(address.bucket)
     info = storage.head(address.key)
-    if info.size_bytes > services.limits.max_bytes:
+    max_bytes = services.decoder.limits.max_bytes
+    if info.size_bytes > max_bytes:
         raise ImageTooLarge(
-            f"The file has {info.size_bytes} bytes; at most {services.limits.max_bytes} are accepted.",
+            f"The file has {info.size_bytes} bytes; at most {max_bytes} are accepted.",
             size_bytes=info.size_bytes,
-            max_bytes=services.limits.max_bytes,
+            max_bytes=max_bytes,
         )
     return storage.get(address.key, if_match=info.etag)
 
 
 def _store_image(services: Services, data: bytes, *, source_uri: str | None, part: str | None = None) -> ImageFacts:
     """Decode an image and store it under its content hash; the address there stands in for a missing source."""
-    decoded = decode_image(data, limits=services.limits)
+    decoded = services.decoder.open(data).decode()
     sha256 = hashlib.sha256(data).hexdigest()
     key = content_key(sha256)
     if source_uri != services.uri(key):

@@ -11,9 +11,9 @@ from fastapi import Depends, Request
 
 from api.courier import Courier
 from defectoscope.connect import (
-    decode_limits,
     gate_rules,
     open_database,
+    open_decoder,
     open_input_buckets,
     open_queue,
     open_sender,
@@ -24,7 +24,7 @@ from defectoscope.database import Database
 from defectoscope.inspection.sources import InputBuckets
 from defectoscope.queue import CeleryQueue
 from defectoscope.registry.gate_rules import GateRules
-from defectoscope.segmentation import DecodeLimits
+from defectoscope.segmentation import Decoder
 from defectoscope.settings import Settings
 from defectoscope.storage import Buckets, S3Uri, Storage, open_s3
 from defectoscope.webhooks.sending import Sender
@@ -40,6 +40,7 @@ class Services:
     Attributes:
         bucket: name of our own bucket, which `storage` is.
         buckets: the buckets of the server, as this process reaches it.
+        decoder: decodes images and labels from outside.
         signer: signs requests for the address at which clients reach the server.
         chunk_size: images in a chunk.
         qa_min_iou: pooled defect IoU at which a labelled job passes, unless it says otherwise.
@@ -58,7 +59,7 @@ class Services:
     buckets: Buckets
     signer: Buckets
     input_buckets: InputBuckets
-    limits: DecodeLimits
+    decoder: Decoder
     chunk_size: int
     qa_min_iou: float
     gate_rules: GateRules
@@ -69,9 +70,10 @@ class Services:
     grace: timedelta
 
     def close(self) -> None:
-        """Close what holds connections."""
+        """Close what holds connections or processes."""
         self.courier.close()
         self.database.close()
+        self.decoder.close()
 
     def uri(self, key: str) -> str:
         """Return the address of an object in our own bucket."""
@@ -96,7 +98,7 @@ def open_services(settings: Settings) -> Services:
         buckets=Buckets(config),
         signer=Buckets(replace(config, endpoint_url=public_url)),
         input_buckets=open_input_buckets(settings, own=storage),
-        limits=decode_limits(settings),
+        decoder=open_decoder(settings),
         chunk_size=settings.inspection.chunk_size,
         qa_min_iou=settings.inspection.qa_min_iou,
         gate_rules=gate_rules(settings),

@@ -10,7 +10,8 @@ from defectoscope.inspection.backoff import Backoff
 from defectoscope.inspection.sources import InputBuckets
 from defectoscope.queue import CeleryQueue, make_celery
 from defectoscope.registry.gate_rules import GateRules
-from defectoscope.segmentation import DecodeLimits
+from defectoscope.segmentation import DecodeLimits, Decoder, DirectDecoder
+from defectoscope.segmentation.isolation import IsolatedDecoder, ProcessLimits
 from defectoscope.settings import Settings, required
 from defectoscope.storage import S3Config, Storage, open_s3
 from defectoscope.webhooks.addresses import AddressRules
@@ -78,12 +79,29 @@ def decode_limits(settings: Settings) -> DecodeLimits:
     return DecodeLimits(max_bytes=settings.inspection.max_image_bytes, max_pixels=settings.inspection.max_image_pixels)
 
 
+def open_decoder(settings: Settings) -> Decoder:
+    """Return what decodes files from outside, as the settings have it; no process is started yet.
+
+    Raises:
+        PlatformUnsupported: this system cannot decode in processes of its own.
+    """
+    limits = decode_limits(settings)
+    if settings.decode.isolation == "off":
+        return DirectDecoder(limits=limits)
+    return IsolatedDecoder(
+        limits=limits,
+        process_limits=ProcessLimits(timeout_s=settings.decode.timeout_s, memory_bytes=settings.decode.memory_bytes),
+        processes=settings.decode.processes,
+    )
+
+
 def archive_limits(settings: Settings) -> ArchiveLimits:
     """Return what an archive may unpack to."""
     return ArchiveLimits(
         max_members=settings.inspection.max_archive_members,
         max_member_bytes=settings.inspection.max_image_bytes,
         max_total_bytes=settings.inspection.max_archive_bytes,
+        max_ratio=settings.inspection.max_archive_ratio,
     )
 
 

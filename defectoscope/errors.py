@@ -17,6 +17,7 @@ A class docstring is the default message; ``code`` is stable, snake_case and par
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 
@@ -85,8 +86,20 @@ class ImageTooLarge(InvalidImage):
     """The image has more pixels or bytes than the limit allows."""
 
 
+class ImageTooComplex(InvalidImage):
+    """The file has more parts than any honest one, and would only keep the decoder busy."""
+
+
 class ImageMultiFrame(InvalidImage):
     """The file holds several frames (animation or multi-page); send one image per file."""
+
+
+class ImageDecodeTimeout(InvalidImage):
+    """Decoding the file took longer than one image may take."""
+
+
+class ImageDecoderDied(InvalidImage):
+    """The process that decoded the file died of it, twice; the file is damaged or hostile, or memory is short."""
 
 
 class InvalidLabel(CallerError):
@@ -204,6 +217,10 @@ class StorageFault(Fault):
 
 class StorageUnavailable(NotNow):
     """The object storage does not answer."""
+
+
+class DecoderUnavailable(NotNow):
+    """No process that decodes files can be started; memory may be short."""
 
 
 class DatabaseUnavailable(NotNow):
@@ -622,3 +639,17 @@ class ServerStartFailed(Fault):
 
 class ComponentMissing(Fault):
     """A part of Defectoscope is not installed here."""
+
+
+# By code -----------------------------------------------------------------------------------------------------------
+
+
+def classes_by_code() -> dict[str, type[DefectoscopeError]]:
+    """Return every class by its code, to raise here what another process of ours has raised."""
+    return {kind.code: kind for kind in _descendants(DefectoscopeError)}
+
+
+def _descendants(kind: type[DefectoscopeError]) -> Iterator[type[DefectoscopeError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _descendants(child)

@@ -93,7 +93,22 @@ class InspectionSettings(_Section):
     max_archive_members: int = Field(100_000, ge=1, description="most images read from one zip")
     max_manifest_bytes: int = Field(2 * 2**30, ge=1, description="largest manifest read, bytes")
     max_archive_bytes: int = Field(20 * 2**30, ge=1, description="most bytes unpacked from one zip")
+    max_archive_ratio: int = Field(
+        100, ge=1, description="most bytes unpacked for each byte of a zip that unpacks to more than a gigabyte"
+    )
     qa_min_iou: float = Field(0.5, ge=0, le=1, description="pooled defect IoU at which a labelled job passes")
+
+
+class DecodeSettings(_Section):
+    """How the worker and the API decode files from outside."""
+
+    isolation: Literal["off", "process"] = Field(
+        "off",
+        description="process: in processes of their own, which a hostile file can end without ending anything else",
+    )
+    processes: int = Field(0, ge=0, description="such processes; 0: one per available core")
+    memory_bytes: int = Field(4 * 2**30, ge=2**29, description="most memory one of them takes, libraries too, bytes")
+    timeout_s: float = Field(30, gt=0, description="seconds for one file, after which the process is ended")
 
 
 class WorkerSettings(_Section):
@@ -274,6 +289,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     storage: StorageSettings = StorageSettings()
     inspection: InspectionSettings = InspectionSettings()
+    decode: DecodeSettings = DecodeSettings()
     worker: WorkerSettings = WorkerSettings()
     trainer: TrainerSettings = TrainerSettings()
     night: NightSettings = NightSettings()

@@ -49,6 +49,7 @@ class InspectionLine:
         """
         worker = settings.worker
         self.lane = Lane(on_lost=on_lost)
+        self._decoder = connect.open_decoder(settings)
         self.models = LoadedModels(
             database=database,
             storage=storage,
@@ -62,7 +63,7 @@ class InspectionLine:
             steps=ImageSteps(
                 storage=storage,
                 buckets=buckets,
-                limits=connect.decode_limits(settings),
+                decoder=self._decoder,
                 lane=self.lane,
                 stored_masks=StoredMasks(storage),
             ),
@@ -101,6 +102,7 @@ class InspectionLine:
         self._pipeline.fetchers.shutdown()
         self._pipeline.carriers.shutdown()
         self.lane.end()
+        self._decoder.close()
 
 
 def engine_options(settings: Settings) -> EngineOptions:

@@ -32,17 +32,16 @@ from defectoscope.inspection.sources import InputBuckets
 from defectoscope.segmentation import (
     DecodedImage,
     DecodeLimits,
+    Decoder,
     Layout,
     OpenedImage,
     Segmentation,
     SegmentationParams,
     UInt8Array,
     count_pixels,
-    decode_label,
     encode_mask,
     encode_overlay,
     lay_out,
-    open_image,
 )
 from defectoscope.storage import S3Uri, Storage, content_key, put_content
 from worker.lane import Lane, ModelOutput
@@ -88,7 +87,7 @@ class ImageSteps:
 
     storage: Storage
     buckets: InputBuckets
-    limits: DecodeLimits
+    decoder: Decoder
     lane: Lane
     stored_masks: StoredMasks
 
@@ -100,15 +99,16 @@ class ImageSteps:
             on_read: called with the SHA-256 of the file before anything is done with its content; may refuse it.
 
         Raises:
-            StorageUnavailable: try again later.
+            StorageUnavailable, DecoderUnavailable: try again later.
         """
         try:
             with stage("fetch"):
-                data = self.buckets.read(item.source_uri, max_bytes=self.limits.max_bytes, etag=item.source_etag)
+                max_bytes = self.decoder.limits.max_bytes
+                data = self.buckets.read(item.source_uri, max_bytes=max_bytes, etag=item.source_etag)
                 crash_point(CrashPoint.IMAGE_FETCHED)
                 sha256 = hashlib.sha256(data).hexdigest()
                 on_read(sha256)
-                opened = open_image(data, limits=self.limits)
+                opened = self.decoder.open(data)
                 if item.source_uri.startswith(self._content_store):
                     if item.source_uri != str(S3Uri(self.buckets.own_name, content_key(sha256))):
                         raise SourceChanged(uri=item.source_uri, sha256=sha256)
@@ -116,7 +116,7 @@ class ImageSteps:
                     # Found outside our content store: kept under its hash, whatever happens to the original.
                     put_content(self.storage, data, content_type="application/octet-stream")
         except ObjectTooLarge as exc:
-            return ItemOutcome(item_id=item.item_id, error=_too_large(exc, self.limits))
+            return ItemOutcome(item_id=item.item_id, error=_too_large(exc, self.decoder.limits))
         except OF_ONE_FILE as exc:
             return ItemOutcome(item_id=item.item_id, error=exc)
         crash_point(CrashPoint.IMAGE_KEPT)
@@ -154,7 +154,7 @@ class ImageSteps:
             return ItemOutcome(item_id=image.item.item_id, image=_facts(image))
         try:
             # Read as a label is, under the limits of this process: the default ones may be narrower.
-            mask = decode_label(self.storage.get(known.mask_key), limits=self.limits)
+            mask = self.decoder.label(self.storage.get(known.mask_key))
         except OF_ONE_FILE as exc:
             return ItemOutcome(item_id=image.item.item_id, error=exc)
         return self._outcome(image, mask, None)
@@ -253,10 +253,10 @@ class ImageSteps:
 
     def _score(self, label_uri: str, mask: UInt8Array) -> LabelFacts:
         try:
-            data = self.buckets.read(label_uri, max_bytes=self.limits.max_bytes)
+            data = self.buckets.read(label_uri, max_bytes=self.decoder.limits.max_bytes)
         except ObjectTooLarge as exc:
-            raise InvalidLabel(f"The label cannot be read: {_too_large(exc, self.limits).message}") from exc
-        class_mask = decode_label(data, limits=self.limits)
+            raise InvalidLabel(f"The label cannot be read: {_too_large(exc, self.decoder.limits).message}") from exc
+        class_mask = self.decoder.label(data)
         counts = count_pixels(mask, class_mask)
         sha256 = put_content(self.storage, data, content_type="application/octet-stream")
         return LabelFacts(

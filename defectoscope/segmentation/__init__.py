@@ -16,6 +16,7 @@ from defectoscope.segmentation.contract import (
     ResizePolicy,
 )
 from defectoscope.segmentation.decode import DecodedImage, DecodeLimits, decode_image, decode_index_label, decode_label
+from defectoscope.segmentation.decoders import Decoder, DirectDecoder
 from defectoscope.segmentation.layout import Assembly, Layout, lay_out
 from defectoscope.segmentation.masks import decode_mask, encode_class_mask, encode_mask
 from defectoscope.segmentation.metrics import IGNORED, PixelCounts, count_pixels, per_image_mean, pooled
@@ -39,7 +40,9 @@ __all__ = [
     "Assembly",
     "DecodeLimits",
     "DecodedImage",
+    "Decoder",
     "Defect",
+    "DirectDecoder",
     "Engine",
     "Layout",
     "ModelContract",

@@ -6,6 +6,8 @@ ignored, since the model is trained on the stored values.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,13 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from defectoscope.errors import ImageNotRecognised, InvalidImage, InvalidLabel, LabelValuesUnknown
 from defectoscope.segmentation.arrays import UInt8Array
-from defectoscope.segmentation.image_file import DEFAULT_LIMITS, DecodeLimits, load_upright, open_checked, open_upright
+from defectoscope.segmentation.image_file import (
+    DEFAULT_LIMITS,
+    DecodeLimits,
+    load_upright,
+    naming_shortage,
+    open_checked,
+)
 
 __all__ = ["DecodeLimits", "DecodedImage", "decode_image", "decode_index_label", "decode_label"]
 
@@ -33,6 +41,8 @@ _WHITE_12 = 0xFFF
 _WHITE_16 = 0xFFFF
 
 _BITS_PER_SAMPLE_TAG = 258
+_PHOTOMETRIC_TAG = 262
+_ZERO_IS_WHITE = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +69,10 @@ def decode_image(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Decod
     Alpha is dropped and not composited: the colour under a transparent pixel is what the camera or the editor stored,
     and inventing a background would invent an edge. CMYK, YCbCr, HSV, palette, grey and 1-bit become RGB by Pillow's
     formulas. 16-bit grey is scaled by 1/257 with rounding, so that 65535 is 255 and nothing is clipped; 12-bit TIFF by
-    255/4095. 16-bit colour keeps the high byte of each channel, which is within one level of the same scale.
-    32-bit integers ("I") are read as 16-bit grey when they all lie in 0 to 65535 and refused otherwise; floats ("F")
-    and Lab are refused, because the file does not say which value is white.
+    255/4095. Where a TIFF says that 0 is white, black and white change places. 16-bit colour keeps the high byte of
+    each channel, which is within one level of the same scale. 32-bit integers ("I") are read as 16-bit grey when they
+    all lie in 0 to 65535 and refused otherwise; floats ("F") and Lab are refused, because the file does not say which
+    value is white.
 
     A JPEG with further pictures behind the first (MPO, gain maps of phones) is its first picture.
 
@@ -76,6 +87,7 @@ def decode_image(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Decod
         ImageEmpty: there are no bytes.
         ImageNotRecognised: the content is not of an accepted format, or of a kind of it that is refused (see above).
         ImageTooLarge: a limit is exceeded, by the bytes or by the declared size.
+        ImageTooComplex: it has more parts than any honest file: chunks, segments, scans, tags.
         ImageMultiFrame: the file is animated or has several pages.
         ImageTruncated: the data ends early or is damaged.
     """
@@ -85,12 +97,13 @@ def decode_image(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Decod
 def decode_opened(file: ImageFile.ImageFile) -> DecodedImage:
     """Decode a file that `open_checked` let through; otherwise as `decode_image`."""
     source_mode = file.mode
-    image = load_upright(file)
-    grey = _read_deep_grey(image)
-    if grey is None:
-        pixels = np.array(_convert_to_rgb(image))
-    else:
-        pixels = np.repeat(_scale_to_8_bits(grey, white=_find_white(image))[:, :, np.newaxis], 3, axis=2)
+    with naming_shortage():
+        image = load_upright(file)
+        grey = _read_deep_grey(image, file)
+        if grey is None:
+            pixels = np.array(_convert_to_rgb(image))
+        else:
+            pixels = np.repeat(_scale_to_8_bits(grey, white=_find_white(file))[:, :, np.newaxis], 3, axis=2)
     return DecodedImage(
         pixels=pixels,
         shape_hw=(pixels.shape[0], pixels.shape[1]),
@@ -124,16 +137,15 @@ def decode_label(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> UInt8
         LabelValuesUnknown: the file says that its values are classes, and holds others.
         InvalidLabel: the file cannot be decoded; ``details["reason"]`` is the code of the image error.
     """
-    try:
-        image = open_upright(data, limits=limits)
-        grey = _read_deep_grey(image)
+    with _naming_label():
+        file = open_checked(data, limits=limits)
+        image = load_upright(file)
+        grey = _read_deep_grey(image, file)
         if grey is None:
             return _classify(image)
         if int(grey.max()) > 255:  # noqa: PLR2004 -- beyond 8 bits
-            return _cut_grey(_scale_to_8_bits(grey, white=_find_white(image)))
+            return _cut_grey(_scale_to_8_bits(grey, white=_find_white(file)))
         return _classify_grey(grey.astype(np.uint8))
-    except InvalidImage as exc:
-        raise InvalidLabel(f"The label cannot be read: {exc.message}", reason=exc.code) from exc
 
 
 def decode_index_label(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> UInt8Array:
@@ -150,26 +162,37 @@ def decode_index_label(data: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) ->
         LabelValuesUnknown: another value occurs, or the file holds colours.
         InvalidLabel: the file cannot be decoded; ``details["reason"]`` is the code of the image error.
     """
-    try:
-        image = open_upright(data, limits=limits)
-        grey = _read_deep_grey(image)
-    except InvalidImage as exc:
-        raise InvalidLabel(f"The label cannot be read: {exc.message}", reason=exc.code) from exc
-    if grey is not None:
-        return _check_classes(grey)
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8)
-    if image.mode in {"L", "P"}:
-        return _check_classes(np.asarray(image))
-    if image.mode in {"LA", "La"}:
-        return _check_classes(np.asarray(image.convert("LA").getchannel("L")))
+    with _naming_label():
+        file = open_checked(data, limits=limits)
+        image = load_upright(file)
+        grey = _read_deep_grey(image, file)
+        if grey is not None:
+            return _check_classes(grey)
+        if image.mode == "1":
+            return np.asarray(image).astype(np.uint8)
+        if image.mode in {"L", "P"}:
+            return _check_classes(np.asarray(image))
+        if image.mode in {"LA", "La"}:
+            return _check_classes(np.asarray(image.convert("LA").getchannel("L")))
     raise LabelValuesUnknown("The label holds colours; class numbers need a grey or palette image.", mode=image.mode)
 
 
-def _read_deep_grey(image: Image.Image) -> npt.NDArray[np.integer] | None:
+@contextmanager
+def _naming_label() -> Iterator[None]:
+    """Have what is wrong with a file leave as an error of the label that it should be."""
+    try:
+        with naming_shortage():
+            yield
+    except InvalidImage as exc:
+        raise InvalidLabel(f"The label cannot be read: {exc.message}", reason=exc.code) from exc
+
+
+def _read_deep_grey(image: Image.Image, file: ImageFile.ImageFile) -> npt.NDArray[np.integer] | None:
     """Give (H, W) integers in 0 to 65535 for an image of more than 8 bits of grey, None for any other."""
     if image.mode.startswith("I;16"):
-        return np.asarray(image)
+        stored = np.asarray(image)
+        # Pillow turns 8 bits round where 0 means white, and leaves 16 bits as they are.
+        return _WHITE_16 - stored if _tiff_tag(file, _PHOTOMETRIC_TAG) == _ZERO_IS_WHITE else stored
     if image.mode == "I":
         values = np.asarray(image)
         if int(values.min()) < 0 or int(values.max()) > _WHITE_16:
@@ -181,11 +204,14 @@ def _read_deep_grey(image: Image.Image) -> npt.NDArray[np.integer] | None:
     return None
 
 
-def _find_white(image: Image.Image) -> int:
+def _find_white(file: ImageFile.ImageFile) -> int:
     """Give the largest value the file can hold: 4095 for a 12-bit TIFF, which Pillow hands over unscaled."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_BITS_PER_SAMPLE_TAG) == (12,):
-        return _WHITE_12
-    return _WHITE_16
+    return _WHITE_12 if _tiff_tag(file, _BITS_PER_SAMPLE_TAG) == (12,) else _WHITE_16
+
+
+def _tiff_tag(file: ImageFile.ImageFile, tag: int) -> object:
+    """Give what a TIFF says; None for another format. The file is asked, since a picture turned upright has no tags."""
+    return file.tag_v2.get(tag) if isinstance(file, TiffImagePlugin.TiffImageFile) else None
 
 
 def _scale_to_8_bits(grey: npt.NDArray[np.integer], *, white: int) -> UInt8Array:

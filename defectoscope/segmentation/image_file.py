@@ -7,8 +7,8 @@ Why the plugin classes are called and not ``Image.open``: ``Image.open`` warns a
 179 million. The only switches are the global ``Image.MAX_IMAGE_PIXELS`` and the process-wide warning filters; both
 would change Pillow for the whole process, and ``warnings.catch_warnings`` is not thread-safe before Python 3.14.
 ``Image.open`` only picks a plugin by its magic number, makes one object and then does that check; doing the first
-two here leaves our own limit in charge and touches nothing global. What Pillow still may warn about is a damaged tag of
-a TIFF and an invalid animation header of a PNG; where Python turns warnings into errors, those files are refused.
+two here leaves our own limit in charge and touches nothing global. What Pillow would only warn about, a damaged tag of
+a TIFF and an invalid animation header of a PNG, `structure` has refused before.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 
 from defectoscope.errors import ImageEmpty, ImageMultiFrame, ImageNotRecognised, ImageTooLarge, ImageTruncated
 from defectoscope.segmentation.exif import read_orientation
+from defectoscope.segmentation.structure import check_scans, check_structure
 
 #: What Pillow raises for damaged data, found by reading its plugins and by cutting and flipping bytes of real files.
 _DAMAGED = (
@@ -57,7 +58,7 @@ _TURNS = {
 }
 
 #: Those that swap width and height.
-_QUARTER_TURNS = frozenset(
+QUARTER_TURNS = frozenset(
     {Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270, Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE}
 )
 
@@ -117,11 +118,6 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 }
 
 
-def open_upright(data: bytes, *, limits: DecodeLimits) -> ImageFile.ImageFile | Image.Image:
-    """Run every guard, decode the pixels and turn them upright; the mode is still that of the file."""
-    return load_upright(open_checked(data, limits=limits))
-
-
 def open_checked(data: bytes, *, limits: DecodeLimits) -> ImageFile.ImageFile:
     """Run every guard that holds before a pixel is decoded; the file's header is read and nothing else."""
     if not data:
@@ -138,9 +134,12 @@ def open_checked(data: bytes, *, limits: DecodeLimits) -> ImageFile.ImageFile:
     if image_format == "WEBP":
         # libwebp reserves the canvas as soon as its decoder is made, so the header is read first.
         _check_pixels(_read_webp_size_wh(data), limits=limits)
+    check_structure(data, image_format, max_pixels=limits.max_pixels)
     with _naming_damage(image_format):
         image = _PLUGINS[image_format](io.BytesIO(data))
         _check_pixels(image.size, limits=limits)
+        if image_format == "JPEG":
+            check_scans(data, pixels=image.size[0] * image.size[1])
         if getattr(image, "is_animated", False):
             raise ImageMultiFrame
         if isinstance(image, _TiffFile):
@@ -161,6 +160,21 @@ def load_upright(image: ImageFile.ImageFile) -> ImageFile.ImageFile | Image.Imag
     return turned
 
 
+def demand_whole(data: bytes) -> None:
+    """Demand that the compressed data of a JPEG, which `open_checked` let through, lasts to its last block.
+
+    An eighth of the picture is decoded: all of the compressed data has to be gone through for that, and little else.
+
+    Raises:
+        ImageTruncated: the data is damaged, so that a part of the picture would be made up.
+    """
+    with _naming_damage("JPEG"):
+        image = _JpegFile(io.BytesIO(data))
+        width, height = image.size
+        image.draft(None, (max(1, width // 8), max(1, height // 8)))
+        image.load()
+
+
 def read_turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
     """Give what turns the stored pixels upright, None where they are."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -174,16 +188,24 @@ def read_shape_hw(image: ImageFile.ImageFile) -> tuple[int, int]:
     """Give height and width, upright, of a file that `open_checked` let through."""
     # The TIFF plugin swaps its size early, and differently from release to release; that of its tiles is as stored.
     width, height = image._tile_size if isinstance(image, _TiffFile) else image.size  # noqa: SLF001
-    return (width, height) if read_turn(image) in _QUARTER_TURNS else (height, width)
+    return (width, height) if read_turn(image) in QUARTER_TURNS else (height, width)
+
+
+@contextmanager
+def naming_shortage() -> Iterator[None]:
+    """Have a lack of memory leave as an error of ours, wherever on the way to pixels it shows."""
+    try:
+        yield
+    except (MemoryError, Image.DecompressionBombError) as exc:
+        raise ImageTooLarge("The image needs more memory than there is for one image.") from exc
 
 
 @contextmanager
 def _naming_damage(image_format: str) -> Iterator[None]:
     """Have whatever Pillow raises for bad data leave as an error of ours."""
     try:
-        yield
-    except (MemoryError, Image.DecompressionBombError) as exc:
-        raise ImageTooLarge("The image needs more memory than there is for one image.") from exc
+        with naming_shortage():
+            yield
     except _DAMAGED as exc:
         reason = str(exc)
         if any(words in reason.lower() for words in _UNSUPPORTED):
@@ -197,7 +219,8 @@ def _recognise(data: bytes) -> str | None:
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+    # Not MM, 0, +: Pillow takes a large TIFF of that byte order for a small one.
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0")):
         return "TIFF"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WEBP"

@@ -45,6 +45,7 @@ _PRODUCT_FILES = (
     "segmentation/exif.py",
     "segmentation/image_file.py",
     "segmentation/placement.py",
+    "segmentation/structure.py",
 )
 _PACKAGES = ("", "segmentation/")
 _PACKAGE_DOCSTRING = '"""The parts of Defectoscope that predict.py needs, unchanged."""\n'

@@ -4,9 +4,14 @@ import hashlib
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
+from api.app import create_app
+from defectoscope.settings import DecodeSettings
 from defectoscope.storage import content_key
 from tests.images import declare_png, draw_part, encode, encode_frames
+
+BASE_URL = "http://127.0.0.1:8000"
 
 
 def picture(seed=0, **size):
@@ -172,3 +177,15 @@ def test_many_uploads_are_signed_in_the_order_asked(client):
 
     assert [item["sha256"] for item in items] == [hashlib.sha256(data).hexdigest() for data in contents]
     assert all(item["upload"] for item in items)
+
+
+def test_decoding_in_processes_of_their_own_changes_no_answer(api_settings, client, admin):
+    good, bad = picture(seed=5), encode_frames("TIFF")
+    isolated = api_settings.model_copy(update={"decode": DecodeSettings(isolation="process", processes=1)})
+
+    with TestClient(create_app(isolated), base_url=BASE_URL, headers=admin) as other:
+        there = [send(other, good).json(), send(other, bad).json()]
+    here = [send(client, good).json(), send(client, bad).json()]
+
+    assert there[0] == here[0]
+    assert there[1]["error"]["code"] == here[1]["error"]["code"] == "image_multi_frame"

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from defectoscope.database import ItemState, JobState
 from defectoscope.inspection.sources import ExplicitImages, SourceImage
-from defectoscope.settings import InspectionSettings
+from defectoscope.settings import DecodeSettings, InspectionSettings
 from defectoscope.storage import content_key
 from tests.images import (
     declare_bmp,
@@ -53,6 +55,31 @@ def test_every_bad_image_ends_with_its_own_error_and_the_others_are_done(bench):
     assert all(items[name].item.error_message for name in BAD)
     assert {items[name].item.state for name in ("good-first.png", "good-last.png")} == {ItemState.SUCCEEDED}
     assert bench.job(job_id).state is JobState.PARTIAL
+
+
+def test_decoding_in_processes_of_their_own_changes_no_outcome(bench, settings):
+    images = {"good.png": GOOD, "turned.jpg": encode_turned(PIXELS, "JPEG", orientation=6)}
+    images |= {name: data for name, (data, _) in BAD.items()}
+    expected = bench.submit(images)
+    bench.work(expected)
+    isolated = settings.model_copy(update={"decode": DecodeSettings(isolation="process", processes=2)})
+    inspector = Inspector(isolated)
+    # The same pixels in another file, so that no result is taken from the first job.
+    again = {name: data + b"\0" if name in {"good.png", "turned.jpg"} else data for name, data in images.items()}
+    job_id = bench.submit(again)
+
+    replace(bench, inspector=inspector).work(job_id)
+    inspector.close()
+
+    outcomes, before = bench.items(job_id), bench.items(expected)
+    assert {name for name in images if outcomes[name].item.error_code} == set(BAD)
+    for name in images:
+        assert outcomes[name].item.error_code == before[name].item.error_code
+        assert outcomes[name].item.error_message == before[name].item.error_message
+        assert (outcomes[name].verdict, outcomes[name].defect_count) == (
+            before[name].verdict,
+            before[name].defect_count,
+        )
 
 
 def test_a_missing_image_ends_with_its_own_error(bench):

@@ -95,6 +95,15 @@ def test_a_truncated_jpeg_is_named_as_before(kept):
         decode_quickly(data[: int(len(data) * kept)])
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_flat_jpeg_is_no_damaged_one(orientation):
+    flat = np.full((100, 160, 3), 200, dtype=np.uint8)
+
+    image = decode_quickly(encode_turned(flat, "JPEG", orientation=orientation))
+
+    assert (image.pixels == 200).all()
+
+
 def test_limits_hold_before_a_pixel_is_decoded():
     with pytest.raises(ImageTooLarge):
         decode_quickly(_jpeg(PART), limits=DecodeLimits(max_pixels=100))
