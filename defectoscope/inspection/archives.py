@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from defectoscope.errors import ArchiveInvalid, ArchiveMemberUnsafe, ArchiveTooLarge
 from defectoscope.inspection.sources import Archive, InputBuckets, Page, Pages, SourceImage, is_item_name
+from defectoscope.inspection.zip_directory import check_directory
 from defectoscope.layout import pair_labels
 from defectoscope.storage import S3Uri, content_key, put_content
 
@@ -26,17 +27,33 @@ PAGE_SIZE = 100
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ARCHIVE_EXTENSIONS = frozenset({".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"})
 
+#: To this size an archive may unpack however small it is.
+_UNSUSPICIOUS_BYTES = 2**30
+
 #: What zipfile raises for a damaged archive, found by reading it and by flipping bits of archives.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError, struct.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveLimits:
-    """What an archive may unpack to."""
+    """What an archive may unpack to.
+
+    Attributes:
+        max_members: files in it.
+        max_member_bytes: of one of them.
+        max_total_bytes: of all together; no larger archive is fetched either.
+        max_ratio: of what it unpacks to, to its own size, beyond the first gigabyte. Blank images are packed a
+            thousandfold, so that a single file says nothing.
+    """
 
     max_members: int
     max_member_bytes: int
     max_total_bytes: int
+    max_ratio: int = 100
+
+    def allowance(self, archive_bytes: int) -> int:
+        """Return what an archive of this size may unpack to."""
+        return min(self.max_total_bytes, max(_UNSUSPICIOUS_BYTES, self.max_ratio * archive_bytes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +63,8 @@ class _OpenArchive:
     file: zipfile.ZipFile
     members: dict[str, zipfile.ZipInfo]
     buckets: InputBuckets
-    limits: ArchiveLimits
+    max_member_bytes: int
+    max_total_bytes: int
 
 
 def list_archive(source: Archive, *, buckets: InputBuckets, limits: ArchiveLimits, after: str | None = None) -> Pages:
@@ -61,7 +79,7 @@ def list_archive(source: Archive, *, buckets: InputBuckets, limits: ArchiveLimit
         after: position of the last member that was recorded.
 
     Raises:
-        ArchiveInvalid: it is not a zip file, or a name in it is unusable.
+        ArchiveInvalid: it is not a zip file, its members overlap, or a name in it is unusable.
         ArchiveTooLarge: it has too many members.
         ObjectTooLarge: the archive itself is larger than what it may unpack to.
     """
@@ -69,16 +87,26 @@ def list_archive(source: Archive, *, buckets: InputBuckets, limits: ArchiveLimit
     with tempfile.TemporaryDirectory(prefix="defectoscope-archive-") as scratch:
         path = Path(scratch) / "archive.zip"
         buckets.open(address.bucket).get_to_file(address.key, path, max_bytes=limits.max_total_bytes)
+        archive_bytes = path.stat().st_size
         try:
+            check_directory(path, max_members=limits.max_members)
             file = zipfile.ZipFile(path)
         except _DAMAGED as exc:
             raise ArchiveInvalid(f"The file is not a readable zip archive: {exc}") from exc
         with file:
+            if sum(info.compress_size for info in file.infolist()) > archive_bytes:
+                raise ArchiveInvalid("Members of the archive overlap, so that it unpacks to more than it holds.")
             # Not `info.is_dir()`, which fails on an empty name.
             members = {info.filename: info for info in file.infolist() if not info.filename.endswith("/")}
             if len(members) > limits.max_members:
                 raise ArchiveTooLarge(f"The archive has {len(members)} files; the limit is {limits.max_members}.")
-            archive = _OpenArchive(file=file, members=members, buckets=buckets, limits=limits)
+            archive = _OpenArchive(
+                file=file,
+                members=members,
+                buckets=buckets,
+                max_member_bytes=limits.max_member_bytes,
+                max_total_bytes=limits.allowance(archive_bytes),
+            )
             yield from _pages(archive, start=int(after) + 1 if after else 0)
 
 
@@ -117,8 +145,8 @@ def _read_member(
     archive: _OpenArchive, name: str, *, total_bytes: int
 ) -> tuple[str, ArchiveMemberUnsafe | ArchiveTooLarge | ArchiveInvalid | None]:
     """Return where a member was stored, or an empty address and why it was not."""
-    if total_bytes > archive.limits.max_total_bytes:
-        return "", ArchiveTooLarge(f"The archive unpacks to more than {archive.limits.max_total_bytes} bytes.")
+    if total_bytes > archive.max_total_bytes:
+        return "", ArchiveTooLarge(f"The archive unpacks to more than {archive.max_total_bytes} bytes.")
     try:
         return _store(archive, archive.members[name]), None
     except (ArchiveMemberUnsafe, ArchiveTooLarge, ArchiveInvalid) as exc:
@@ -131,9 +159,9 @@ def _store(archive: _OpenArchive, info: zipfile.ZipInfo) -> str:
         raise ArchiveMemberUnsafe(f"The archive member {info.filename!r} was not read: {danger}.")
     if info.compress_type not in _METHODS:
         raise ArchiveInvalid(f"The archive member {info.filename!r} is not packed by deflate, the usual method.")
-    if info.file_size > archive.limits.max_member_bytes:
+    if info.file_size > archive.max_member_bytes:
         raise ArchiveTooLarge(
-            f"The archive member {info.filename!r} unpacks to more than {archive.limits.max_member_bytes} bytes.",
+            f"The archive member {info.filename!r} unpacks to more than {archive.max_member_bytes} bytes.",
             declared_bytes=info.file_size,
         )
     try:
@@ -153,8 +181,11 @@ def _danger(info: zipfile.ZipInfo) -> str | None:
     path = PurePosixPath(info.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
         return "its path leaves the archive"
-    if stat.S_ISLNK(info.external_attr >> 16):
+    mode = info.external_attr >> 16
+    if stat.S_ISLNK(mode):
         return "it is a link"
+    if stat.S_IFMT(mode) not in {0, stat.S_IFREG}:
+        return "it is no plain file"
     if info.flag_bits & 0x1:
         return "it is encrypted"
     if path.suffix.lower() in _ARCHIVE_EXTENSIONS and not path.name.startswith("."):

@@ -77,11 +77,16 @@ def make_zip(members, *, method=zipfile.ZIP_DEFLATED):
     return file.getvalue()
 
 
-def link(name, target):
+def of_kind(name, mode, data=b"x"):
+    """A member with a Unix mode, such as that of a link or a device."""
     info = zipfile.ZipInfo(name)
     info.create_system = 3
-    info.external_attr = 0o120777 << 16
-    return info, target.encode()
+    info.external_attr = mode << 16
+    return info, data
+
+
+def link(name, target):
+    return of_kind(name, 0o120777, target.encode())
 
 
 def patch_central(data, name, *, offset, value):

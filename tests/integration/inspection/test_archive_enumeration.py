@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import tracemalloc
 import zipfile
 from dataclasses import replace
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from defectoscope.database import ItemState, JobState
 from defectoscope.errors import ArchiveInvalid, ArchiveMemberUnsafe
-from defectoscope.inspection.archives import PAGE_SIZE, list_archive
+from defectoscope.inspection.archives import PAGE_SIZE, ArchiveLimits, list_archive
 from defectoscope.inspection.sources import Archive, InputBuckets
 from defectoscope.storage import content_key, open_local
 from tests.integration.inspection.stores import (
@@ -23,6 +24,8 @@ from tests.integration.inspection.stores import (
     mark_encrypted,
     memory_buckets,
     no_bucket,
+    of_kind,
+    patch_central,
     run_enumeration,
     submit_archive,
 )
@@ -70,6 +73,8 @@ def test_every_image_is_stored_under_its_hash_with_its_label(scene):
         pytest.param(("C:/evil.png", b"x"), id="drive"),
         pytest.param(("../../etc/passwd", b"x"), id="escaping-and-no-image"),
         pytest.param(link("evil.png", "/etc/passwd"), id="link"),
+        pytest.param(of_kind("evil.png", 0o020666), id="device"),
+        pytest.param(of_kind("evil.png", 0o010666), id="pipe"),
         pytest.param(("inner.zip", make_zip([("a.png", b"x")])), id="nested"),
         pytest.param(("inner.tar.GZ", b"x"), id="nested-upper-case"),
     ],
@@ -202,6 +207,49 @@ def test_an_archive_that_cannot_be_read_ends_the_job_with_its_error(scene, data,
     job_id, _ = _enumerate(scene, data)
 
     assert (scene.job(job_id).state, scene.job(job_id).error_code) == (JobState.FAILED, code)
+
+
+def test_a_small_archive_may_unpack_to_a_gigabyte_and_beyond_that_to_so_many_times_its_size(scene):
+    data = make_zip([(f"{number}.png", bytes([number]) * 5000) for number in range(4)], method=zipfile.ZIP_STORED)
+    for number in range(4):
+        data = declare_size(data, f"{number}.png", 500_000_000)
+    limits = ArchiveLimits(max_members=10, max_member_bytes=10**9, max_total_bytes=10**10)
+
+    suspicious, _ = _enumerate(scene, data, limits=limits)
+    allowed, _ = _enumerate(scene, data, limits=replace(limits, max_ratio=10**6))
+
+    # Members are smaller than they say here; beyond the allowance none is read.
+    assert [item.error_code for item in scene.items(suspicious)] == [None] * 2 + ["archive_too_large"] * 2
+    assert [item.error_code for item in scene.items(allowed)] == [None] * 4
+
+
+def test_members_that_overlap_are_an_invalid_archive(scene):
+    data = make_zip([("a.png", b"x" * 1000), ("b.png", b"x" * 1000)], method=zipfile.ZIP_STORED)
+    data = patch_central(data, "b.png", offset=20, value=struct.pack("<I", 5000))
+
+    job_id, _ = _enumerate(scene, data)
+
+    assert scene.job(job_id).error_code == "archive_invalid"
+
+
+@pytest.mark.parametrize("has_64_bit_sizes", [False, True])
+def test_a_directory_of_a_million_entries_is_refused_before_it_fills_the_memory(scene, tmp_path, has_64_bit_sizes):
+    entry = b"PK\x01\x02" + bytes(42)
+    directory = entry * 1_000_000
+    end = struct.pack("<4s4HIIH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), 0, 0)
+    end_64 = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, len(directory), 0)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, len(directory), 1)
+    data = directory + (end_64 + locator if has_64_bit_sizes else b"") + end
+    buckets = InputBuckets(own_name=OWN, own=open_local(tmp_path), open_bucket=no_bucket)
+    job_id = submit_archive(scene, buckets, data)
+
+    tracemalloc.start()
+    run_enumeration(scene, buckets, job_id, limits=replace(LIMITS, max_total_bytes=100_000_000))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert scene.job(job_id).error_code == "archive_too_large"
+    assert peak_bytes < 20_000_000
 
 
 def test_an_archive_larger_than_what_it_may_unpack_to_is_not_fetched(scene):
