@@ -6,9 +6,9 @@ seconds and a warning, never minutes and never the run.
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 import huggingface_hub
 import segmentation_models_pytorch as smp
@@ -194,7 +194,7 @@ def _load_encoder(network: nn.Module, path: Path) -> None:
             weights = load_file(path, device="cpu")
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as exc:
+    except (OSError, SafetensorError, UnpicklingError, EOFError, RuntimeError) as exc:
         raise EncoderWeightsInvalid(f"{path.name} cannot be read as weights: {type(exc).__name__}.") from exc
     try:
         network.get_submodule("encoder").load_state_dict(weights)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 #: Names that begin so are made here and nowhere else.
 OWN_PREFIX = "defectoscope/"
@@ -24,11 +24,16 @@ def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
     """Yield a graph and every graph inside its nodes."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.GRAPH:
-                yield from graphs_of(attribute.g)
-            for inner in attribute.graphs:
-                yield from graphs_of(inner)
+        for inner in subgraphs_of(node):
+            yield from graphs_of(inner)
+
+
+def subgraphs_of(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs right inside a node, such as the branches of an If."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def free_names(graph: GraphProto, taken: Iterable[str]) -> dict[str, str]:
@@ -91,13 +96,11 @@ def makers(graph: GraphProto) -> dict[str, NodeProto]:
 def inputs_of(node: NodeProto) -> list[str]:
     """Return the values a node uses, those that its subgraphs take from around them included."""
     names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        inner = [attribute.g] if attribute.type == AttributeProto.GRAPH else []
-        for graph in (*inner, *attribute.graphs):
-            own = {described.name for described in (*graph.input, *graph.initializer)}
-            own |= {name for inside in graph.node for name in inside.output}
-            used = [name for inside in graph.node for name in inputs_of(inside)]
-            names += [name for name in (*used, *(value.name for value in graph.output)) if name not in own]
+    for graph in subgraphs_of(node):
+        own = {described.name for described in (*graph.input, *graph.initializer)}
+        own |= {name for inside in graph.node for name in inside.output}
+        used = [name for inside in graph.node for name in inputs_of(inside)]
+        names += [name for name in (*used, *(value.name for value in graph.output)) if name not in own]
     return names
 
 

@@ -13,12 +13,16 @@ class FileLimits:
         max_bytes: of the file.
         max_tensor_bytes: of any tensor that the file declares, for a single image.
         max_nodes: operators in the graph, its subgraphs and, once for each call, its functions.
+        max_parts: messages of any kind in the file: tensors, attributes, descriptions, facts about them.
+        max_attribute_values: values in one attribute, or bytes of its text.
         max_side_px: width and height of the input.
     """
 
     max_bytes: int = 2**30
     max_tensor_bytes: int = 2**31
     max_nodes: int = 100_000
+    max_parts: int = 2_000_000
+    max_attribute_values: int = 2**20
     max_side_px: int = 8192
 
 

@@ -12,12 +12,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from defectoscope.errors import DefectoscopeError, InvalidModel, ModelCheckCrashed, ModelCheckTimeout
+from defectoscope.errors import (
+    DefectoscopeError,
+    InvalidModel,
+    ModelCheckCrashed,
+    ModelCheckTimeout,
+    classes_by_code,
+)
 from trainer.foreign.limits import FileLimits, ProcessLimits
 from trainer.foreign.wrap import ForeignFacts, WrapReport
 
@@ -94,12 +99,4 @@ def _cpu_seconds(timeout_s: float) -> int:
 
 def _rebuild(error: dict[str, Any]) -> DefectoscopeError:
     """Return the error that the process raised, of its own class."""
-    kinds = {kind.code: kind for kind in _descendants(DefectoscopeError)}
-    kind = kinds.get(error["code"], InvalidModel)
-    return kind(error["message"], **error["details"])
-
-
-def _descendants(kind: type[DefectoscopeError]) -> Iterator[type[DefectoscopeError]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _descendants(child)
+    return classes_by_code().get(error["code"], InvalidModel)(error["message"], **error["details"])

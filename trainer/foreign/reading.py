@@ -14,28 +14,21 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # it ships no types
-from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 from onnx.inliner import inline_local_functions
 
 from defectoscope.errors import (
     ModelExternalData,
     ModelNotOnnx,
-    ModelOperatorRefused,
     ModelOpsetRefused,
     ModelTooLarge,
 )
+from trainer.foreign.graph import subgraphs_of
 from trainer.foreign.limits import FileLimits
+from trainer.foreign.operators import STANDARD_DOMAINS, demand_allowed, refusal
 
 #: Older sets lack operators that normalisation and rounding need.
 MIN_OPSET = 11
-
-_STANDARD = frozenset({"", "ai.onnx"})
-
-#: Standard operators that give another answer at each call, or that may run for as long as the image tells them to.
-_UNFIXED = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-    | {"Loop", "Scan"}
-)
 
 
 def read_model(path: Path, *, limits: FileLimits) -> ModelProto:
@@ -53,7 +46,7 @@ def read_model(path: Path, *, limits: FileLimits) -> ModelProto:
         ModelNotOnnx: the bytes are not an ONNX model, or not a valid one.
         ModelExternalData: weights are in other files.
         ModelOpsetRefused: its operator set is too old.
-        ModelOperatorRefused: an operator is not of the standard, random or a loop.
+        ModelOperatorRefused: an operator is not of the standard, or not of those that `operators` allows.
     """
     try:
         size_bytes = path.stat().st_size
@@ -66,7 +59,7 @@ def read_model(path: Path, *, limits: FileLimits) -> ModelProto:
             max_bytes=limits.max_bytes,
         )
     model = _parse(path.read_bytes())
-    for part in _parts(model):
+    for part in _parts(model, limits=limits):
         if isinstance(part, TensorProto):
             if part.data_location == TensorProto.EXTERNAL or part.external_data:
                 raise ModelExternalData
@@ -74,6 +67,8 @@ def read_model(path: Path, *, limits: FileLimits) -> ModelProto:
         elif isinstance(part, SparseTensorProto):
             # Few values may stand for a tensor of any size, which the runtime would write out.
             _demand_tensor_fits(part.values.name, part.dims, part.values.data_type, limits=limits)
+        elif isinstance(part, AttributeProto):
+            _demand_attribute_fits(part, limits=limits)
     _check_opset(model)
     _check_operators(model, limits=limits)
     try:
@@ -120,7 +115,7 @@ def _parse(data: bytes) -> ModelProto:
 
 
 def _check_opset(model: ModelProto) -> None:
-    versions = [entry.version for entry in model.opset_import if entry.domain in _STANDARD]
+    versions = [entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS]
     if len(versions) != 1:
         raise ModelNotOnnx("The model is not valid ONNX: it names no operator set of the standard, or several.")
     if versions[0] < MIN_OPSET:
@@ -146,11 +141,12 @@ def _check_operators(model: ModelProto, *, limits: FileLimits) -> None:
                     sizes[called] = count(functions[called].node)
                     being_counted.remove(called)
                 total += sizes[called]
-            elif node.domain not in _STANDARD:
-                raise _refuse(node, "it is not of the ONNX standard")
-            elif node.op_type in _UNFIXED:
-                raise _refuse(node, "its time or its outcome is not fixed")
-            total += sum(count(graph.node) for graph in _subgraphs(node))
+            elif node.domain not in STANDARD_DOMAINS:
+                raise refusal(node, "it is not of the ONNX standard")
+            elif onnx.defs.has(node.op_type):
+                # What is no operator at all, the checker of the standard refuses with a better sentence.
+                demand_allowed(node)
+            total += sum(count(graph.node) for graph in subgraphs_of(node))
             if total > limits.max_nodes:
                 raise ModelTooLarge(
                     f"The model has more than {limits.max_nodes} operators.", max_nodes=limits.max_nodes
@@ -161,11 +157,6 @@ def _check_operators(model: ModelProto, *, limits: FileLimits) -> None:
         count(model.graph.node)
     except RecursionError as exc:
         raise ModelTooLarge("The model's functions or subgraphs are nested too deeply.") from exc
-
-
-def _refuse(node: NodeProto, reason: str) -> ModelOperatorRefused:
-    name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return ModelOperatorRefused(f"The model uses the operator {name}, which is refused: {reason}.", operator=name)
 
 
 def _demand_tensor_fits(name: str, dims: Sequence[int], data_type: int, *, limits: FileLimits) -> None:
@@ -183,6 +174,16 @@ def _demand_tensor_fits(name: str, dims: Sequence[int], data_type: int, *, limit
         )
 
 
+def _demand_attribute_fits(attribute: AttributeProto, *, limits: FileLimits) -> None:
+    """Lists and texts in attributes are settings of an operator; weights are tensors."""
+    values = max(len(attribute.s), len(attribute.ints), len(attribute.floats), len(attribute.strings))
+    if values > limits.max_attribute_values:
+        raise ModelTooLarge(
+            f'The attribute "{attribute.name}" has {values} values; at most {limits.max_attribute_values} fit.',
+            values=values,
+        )
+
+
 def _item_bytes(data_type: int) -> int:
     try:
         return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
@@ -190,22 +191,19 @@ def _item_bytes(data_type: int) -> int:
         raise ModelNotOnnx("The model is not valid ONNX: a tensor has an unknown type.") from exc
 
 
-def _parts(model: ModelProto) -> Iterator[Message]:
+def _parts(model: ModelProto, *, limits: FileLimits) -> Iterator[Message]:
     """Yield every message inside the model, wherever it is and whether it is used or not."""
     waiting: list[Message] = [model]
+    count = 0
     while waiting:
         part = waiting.pop()
+        count += 1
+        if count > limits.max_parts:
+            raise ModelTooLarge(f"The model has more than {limits.max_parts} parts.", max_parts=limits.max_parts)
         yield part
         for field, value in part.ListFields():
             if field.message_type is not None:
                 waiting += [value] if isinstance(value, Message) else value
-
-
-def _subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _first_line(exc: Exception) -> str:

@@ -19,6 +19,7 @@ from defectoscope.errors import ModelNotOnnx, ModelOutputNotLogits
 from defectoscope.segmentation import ModelContract, find_lowest_level
 from trainer.foreign.graph import standard_opset
 from trainer.foreign.limits import FileLimits
+from trainer.foreign.operators import demand_sizes_known
 from trainer.foreign.prove import Proof, draw_images, exact_levels, prove, run_float
 from trainer.foreign.reading import demand_values_fit, read_model
 from trainer.foreign.rewriting import Tail, find_tail, wrap_graph
@@ -135,6 +136,7 @@ def wrap_foreign(path: Path, *, out: Path, facts: ForeignFacts, limits: FileLimi
     limits = limits or FileLimits()
     model = read_model(path, limits=limits)
     signature = read_signature(model, size_wh=facts.size_wh, limits=limits)
+    demand_sizes_known(model.graph, signature.input_name)
     contract = facts.contract(signature.size_wh)
     fix_input(model, signature, batch=1 if signature.batch is None else signature.batch)
     demand_values_fit(model, limits=limits)

@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
-from defectoscope.errors import ModelCheckCrashed, ModelCheckTimeout, ModelOperatorRefused
-from tests.unit.trainer.foreign_models import ask_served, draw_scenes, make_foreign, save
+from defectoscope.errors import InvalidModel, ModelCheckCrashed, ModelCheckTimeout, ModelOperatorRefused
+from tests.unit.trainer.foreign_models import (
+    ask_served,
+    draw_scenes,
+    float_constant,
+    int_constant,
+    make_foreign,
+    save,
+)
 from trainer.foreign import FileLimits, ForeignFacts, ProcessLimits, wrap_foreign, wrap_in_process
 
 FACTS = ForeignFacts(architecture="DeepLabV3Plus", encoder="resnet101", size_wh=(40, 24))
@@ -72,6 +79,55 @@ def test_a_check_that_gets_no_memory_is_named(foreign, tmp_path):
         )
 
     assert [path.name for path in tmp_path.iterdir()] == ["foreign.onnx"]
+
+
+def vast(count, *, side):
+    """So many values of ``side`` squared, all of them needed at the end; folded when the model is loaded."""
+    names = [f"vast_{number}" for number in range(count)]
+    return make_foreign(
+        then=[
+            *(helper.make_node("ConstantOfShape", ["side"], [name]) for name in names),
+            *(helper.make_node("Add", [name, "one"], [f"{name}_and_one"]) for name in names),
+            helper.make_node("Sum", [f"{name}_and_one" for name in names], ["sum"]),
+            helper.make_node("ReduceMax", ["sum"], ["largest"], keepdims=0),
+            helper.make_node("Add", ["logits", "largest"], ["output"]),
+        ],
+        more_constants=[int_constant("side", [side, side]), float_constant("one", 1.0)],
+        output="output",
+    )
+
+
+def test_a_model_that_takes_all_memory_is_named(tmp_path):
+    path = save(vast(8, side=16_000), tmp_path / "foreign.onnx")
+
+    with pytest.raises(InvalidModel) as refusal:
+        wrap_in_process(
+            path,
+            out=tmp_path / "served.onnx",
+            facts=FACTS,
+            process_limits=ProcessLimits(max_memory_bytes=4 * 2**30),
+        )
+
+    assert refusal.value.code in {"model_too_large", "model_check_crashed"}
+
+
+def test_a_model_that_computes_for_minutes_is_ended(tmp_path):
+    products = [helper.make_node("MatMul", ["big", "big"], ["product_0"])]
+    products += [helper.make_node("MatMul", [f"product_{at}", "big"], [f"product_{at + 1}"]) for at in range(200)]
+    model = make_foreign(
+        then=[
+            helper.make_node("ConstantOfShape", ["side"], ["big"]),
+            *products,
+            helper.make_node("ReduceMax", ["product_200"], ["largest"], keepdims=0),
+            helper.make_node("Add", ["logits", "largest"], ["output"]),
+        ],
+        more_constants=[int_constant("side", [4096, 4096])],
+        output="output",
+    )
+    path = save(model, tmp_path / "foreign.onnx")
+
+    with pytest.raises(ModelCheckTimeout):
+        wrap_in_process(path, out=tmp_path / "served.onnx", facts=FACTS, process_limits=ProcessLimits(timeout_s=10))
 
 
 def run_trainer(*arguments):

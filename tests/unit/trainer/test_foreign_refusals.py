@@ -162,6 +162,67 @@ def one_image_only():
     )
 
 
+def that_matches_patterns():
+    return ending_with(
+        NODE("RegexFullMatch", ["text"], ["is_match"], pattern="(a+)+b"),
+        NODE("Identity", ["logits"], ["output"]),
+        constants=[helper.make_tensor("text", TensorProto.STRING, [1], [b"a" * 40])],
+        opset=20,
+    )
+
+
+def as_large_as_the_picture_says():
+    """Harmless for every picture but one whose mean is high: then it asks for terabytes."""
+    return ending_with(
+        NODE("ReduceMax", ["input"], ["brightest"], keepdims=0),
+        NODE("Mul", ["brightest", "much"], ["many"]),
+        NODE("Cast", ["many"], ["count"], to=TensorProto.INT64),
+        NODE("Unsqueeze", ["count", "first_axis"], ["size"]),
+        NODE("ConstantOfShape", ["size"], ["vast"]),
+        NODE("ReduceSum", ["vast"], ["sum"], keepdims=0),
+        NODE("Add", ["logits", "sum"], ["output"]),
+        constants=[float_constant("much", 1e-3), int_constant("first_axis", [0])],
+    )
+
+
+def as_large_as_the_picture_says_in_a_branch():
+    outcome = helper.make_tensor_value_info("output_of_branch", TensorProto.FLOAT, None)
+    inside = helper.make_graph(
+        [
+            NODE("Cast", ["logits"], ["counts"], to=TensorProto.INT64),
+            NODE("Reshape", ["counts", "flat"], ["listed"]),
+            NODE("Slice", ["listed", "zero", "four"], ["size"]),
+            NODE("Expand", ["logits", "size"], ["output_of_branch"]),
+        ],
+        "inside",
+        [],
+        [outcome],
+    )
+    other = helper.make_graph([NODE("Identity", ["logits"], ["output_of_branch"])], "other", [], [outcome])
+    return ending_with(
+        NODE("If", ["never"], ["output"], then_branch=inside, else_branch=other),
+        constants=[
+            helper.make_tensor("never", TensorProto.BOOL, [], [False]),
+            int_constant("flat", [-1]),
+            int_constant("zero", [0]),
+            int_constant("four", [4]),
+        ],
+    )
+
+
+def with_a_giant_attribute():
+    model = ending_with(NODE("Identity", ["logits"], ["output"]))
+    model.graph.node[0].attribute.append(helper.make_attribute("notes", [1] * (2**20 + 1)))
+    return model
+
+
+def with_a_blob():
+    """What a node of a precompiled engine holds, under the name of an innocent one."""
+    model = ending_with(NODE("Identity", ["logits"], ["output"]))
+    model.graph.node[0].attribute.append(helper.make_attribute("notes", bytes(2**20 + 1)))
+    return model
+
+
 IDENTITY = NODE("Identity", ["x"], ["y"])
 RANDOM = NODE("RandomNormalLike", ["logits"], ["output_of_branch"])
 REFUSED = {
@@ -190,6 +251,28 @@ REFUSED = {
         "model_operator_refused",
         r"acme\.Magic",
     ),
+    "precompiled-engine": (
+        lambda: ending_with(
+            NODE("EPContext", ["logits"], ["output"], domain="com.microsoft", ep_cache_context=b"native code"),
+            domains=["com.microsoft"],
+        ),
+        "model_operator_refused",
+        r"com\.microsoft\.EPContext",
+    ),
+    "learned-trees": (
+        lambda: ending_with(NODE("Scaler", ["logits"], ["output"], domain="ai.onnx.ml"), domains=["ai.onnx.ml"]),
+        "model_operator_refused",
+        r"ai\.onnx\.ml\.Scaler",
+    ),
+    "patterns": (that_matches_patterns, "model_operator_refused", "RegexFullMatch"),
+    "size-of-the-pixels": (as_large_as_the_picture_says, "model_operator_refused", "ConstantOfShape.*on the picture"),
+    "size-of-the-pixels-in-a-branch": (
+        as_large_as_the_picture_says_in_a_branch,
+        "model_operator_refused",
+        "Expand.*on the picture",
+    ),
+    "giant-attribute": (with_a_giant_attribute, "model_too_large", '"notes" has 1048577 values'),
+    "blob-in-an-attribute": (with_a_blob, "model_too_large", '"notes" has 1048577 values'),
     "random-operator-in-a-branch": (lambda: branching(RANDOM), "model_operator_refused", "RandomNormalLike"),
     "endless-loop": (loop, "model_operator_refused", "Loop"),
     "unknown-operator": (
@@ -285,9 +368,28 @@ def zipped():
     return file.getvalue()
 
 
+def field(number, body):
+    """A field of a message as it stands in a file: no library writes what is nested too deeply to be read."""
+    return bytes([number << 3 | 2]) + _varint(len(body)) + body
+
+
+def _varint(number):
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
+
+
+def nested_branches(depth):
+    """A sound model with branches within branches."""
+    node = field(4, b"Identity")
+    for _ in range(depth):
+        branch = field(1, b"then_branch") + field(6, field(1, node))
+        node = field(4, b"If") + field(5, branch)
+    return make_foreign().SerializeToString() + field(7, field(1, node))
+
+
 @pytest.mark.parametrize(
     "data",
     [
+        pytest.param(nested_branches(20_000), id="deep-branches"),
         pytest.param(b"", id="empty"),
         pytest.param(b"import torch\n", id="text"),
         pytest.param(bytes(1000), id="zeros"),
@@ -308,6 +410,15 @@ def test_what_is_no_onnx_is_refused_by_name(data, tmp_path):
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(ModelNotOnnx, match="cannot be read"):
         wrap_foreign(tmp_path / "none.onnx", out=tmp_path / "served.onnx", facts=FACTS)
+
+
+def test_a_file_of_too_many_parts_is_refused(tmp_path):
+    path = save(make_foreign(), tmp_path / "foreign.onnx")
+
+    with pytest.raises(InvalidModel, match="more than 10 parts") as refusal:
+        wrap_foreign(path, out=tmp_path / "served.onnx", facts=FACTS, limits=FileLimits(max_parts=10))
+
+    assert refusal.value.code == "model_too_large"
 
 
 def test_a_file_over_the_limit_is_refused_unread(tmp_path):
