@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types contracts migrations bench faults ci format lock
+.PHONY: help setup demo up test fuzz lint types contracts migrations bench faults ci format lock
 
 help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ up: setup  ## Run everything on this machine until Ctrl-C
 
 test: setup  ## Run every test
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+fuzz: setup  ## Feed 100 000 damaged and hostile inputs to everything that reads any (half an hour on 2 cores)
+	@$(BIN)/python -m tests.fuzz
 
 lint: setup  ## Check style and formatting
 	@$(BIN)/ruff check .
