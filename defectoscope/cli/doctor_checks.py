@@ -32,6 +32,7 @@ PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("alembic",),
         ("boto3",),
         ("celery",),
+        ("httpcore",),
         ("httpx",),
         ("numpy",),
         ("obstore",),
