@@ -19,14 +19,15 @@ from defectoscope.segmentation import ModelContract
 from defectoscope.storage import S3Uri
 
 
-def submit(services: Services, wanted: JobIn, *, idempotency_key: str | None) -> tuple[int, bool]:
+def submit(services: Services, wanted: JobIn, *, token_id: int | None, idempotency_key: str | None) -> tuple[int, bool]:
     """Record a job.
 
     Args:
         services: the parts to work with.
         wanted: as the caller asks; what is None gets the model's or the installation's default.
-        idempotency_key: the same key with the same request gives the same job, also after another version was
-            promoted: the defaults are then those of the version that the job is pinned to.
+        token_id: of the caller; None where none is needed.
+        idempotency_key: the same key of a token with the same request gives the same job, also after another version
+            was promoted: the defaults are then those of the version that the job is pinned to.
 
     Returns:
         The job's id, and whether this call made it.
@@ -35,9 +36,9 @@ def submit(services: Services, wanted: JobIn, *, idempotency_key: str | None) ->
         ModelNotReady, ModelVersionNotFound: there is no such model to inspect with.
         BucketNotAllowed, BucketNotFound, ObjectNotFound, InvalidStorageUri: the source cannot be read.
         NoImagesFound: there is no image below the prefix, or the list is empty.
-        IdempotencyConflict: the key was used for a different request.
+        IdempotencyConflict: the token used the key for a different request.
     """
-    known, version = _resolve(services, wanted, idempotency_key)
+    known, version = _resolve(services, wanted, token_id, idempotency_key)
     source = wanted.source.to_source()
     if known is None:
         _check_source(services, source)
@@ -49,6 +50,7 @@ def submit(services: Services, wanted: JobIn, *, idempotency_key: str | None) ->
             params=_params(services, wanted, ModelContract.from_metadata(version.contract)),
             model_version_id=version.id,
             name=wanted.name,
+            token_id=token_id,
             idempotency_key=idempotency_key,
             priority=priority_of(wanted.priority),
             deadline_s=wanted.deadline_s,
@@ -59,10 +61,13 @@ def submit(services: Services, wanted: JobIn, *, idempotency_key: str | None) ->
     return job_id, known is None
 
 
-def _resolve(services: Services, wanted: JobIn, idempotency_key: str | None) -> tuple[Job | None, ModelVersion]:
+def _resolve(
+    services: Services, wanted: JobIn, token_id: int | None, idempotency_key: str | None
+) -> tuple[Job | None, ModelVersion]:
     """Return the job that the key belongs to, if any, and the version to inspect with."""
     with services.database.transaction() as session:
-        if idempotency_key is not None and (found := find_job_by_key(session, idempotency_key)) is not None:
+        found = None if idempotency_key is None else find_job_by_key(session, idempotency_key, token_id=token_id)
+        if found is not None:
             job, version = found
             if wanted.model_version not in {None, version.number}:
                 raise IdempotencyConflict(job_id=job.id)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Response
 
-from api.access import AccessScope, ScopedRoute, requires
+from api.access import AccessScope, Caller, ScopedRoute, requires
 from api.pages import Cursor, Limit, cut, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.jobs import ItemOut, JobIn, JobOut, JobSummaryOut, PriorityIn, priority_of
@@ -23,7 +23,7 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         pattern=r"^[\x21-\x7e]{1,200}$",
-        description="the same key with the same request gives the same job; with another one, an error",
+        description="the same key of a token with the same request gives the same job; with another one, an error",
     ),
 ]
 
@@ -34,9 +34,11 @@ IdempotencyKey = Annotated[
     responses={200: {"model": JobOut, "description": "The key was known: this is its job."}},
     **requires(AccessScope.OPERATOR),
 )
-def submit_a_job(services: Parts, wanted: JobIn, response: Response, idempotency_key: IdempotencyKey = None) -> JobOut:
+def submit_a_job(
+    services: Parts, caller: Caller, wanted: JobIn, response: Response, idempotency_key: IdempotencyKey = None
+) -> JobOut:
     """Submit a batch of images."""
-    job_id, is_new = submit(services, wanted, idempotency_key=idempotency_key)
+    job_id, is_new = submit(services, wanted, token_id=caller.token_id, idempotency_key=idempotency_key)
     response.status_code = 201 if is_new else 200
     return _show(services, job_id)
 

@@ -99,7 +99,10 @@ class Job(Base):
     source: Mapped[Json] = mapped_column(comment="what was submitted: images, a prefix or an archive")
     params: Mapped[Json] = mapped_column(comment="threshold, min_area_px, overlays, mm_per_px, qa_min_iou")
     model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"))
-    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    token_id: Mapped[int | None] = mapped_column(
+        ForeignKey("api_tokens.id"), comment="whose it is; null: submitted before there were tokens, or without one"
+    )
+    idempotency_key: Mapped[str | None]
     request_sha256: Mapped[Sha256] = mapped_column(comment="tells a repeated request from a different one")
     enumeration_cursor: Mapped[str | None] = mapped_column(comment="how far enumeration has come; it resumes there")
     enumerated_at: Mapped[Moment | None] = mapped_column(comment="when every image had its item")
@@ -133,6 +136,14 @@ class Job(Base):
     __table_args__ = (
         Index("ix_jobs_unfinished", "id", postgresql_where=text("state IN ('pending', 'running')")),
         Index("ix_jobs_created_at", "created_at"),
+        # Each token has keys of its own, and so has everybody together who needs none.
+        Index(
+            "uq_jobs_token_id_idempotency_key",
+            *("token_id", "idempotency_key"),
+            unique=True,
+            postgresql_nulls_not_distinct=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
         CheckConstraint("priority BETWEEN 0 AND 2", name="priority"),
         CheckConstraint("max_failed_share BETWEEN 0 AND 1", name="max_failed_share"),
     )

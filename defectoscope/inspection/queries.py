@@ -105,12 +105,12 @@ def check_job(session: Session, job_id: int) -> None:
         raise JobNotFound(f"There is no job {job_id}.", job_id=job_id)
 
 
-def find_job_by_key(session: Session, idempotency_key: str) -> tuple[Job, ModelVersion] | None:
-    """Return the job that was submitted under an idempotency key, with its model version, or None."""
+def find_job_by_key(session: Session, idempotency_key: str, *, token_id: int | None) -> tuple[Job, ModelVersion] | None:
+    """Return the job that a token submitted under an idempotency key, with its model version, or None."""
     return session.execute(
         select(Job, ModelVersion)
         .join(ModelVersion, ModelVersion.id == Job.model_version_id)
-        .where(Job.idempotency_key == idempotency_key)
+        .where(Job.token_id == token_id, Job.idempotency_key == idempotency_key)
     ).one_or_none()
 
 

@@ -40,6 +40,8 @@ class JobRequest:
     params: JobParams
     model_version_id: int
     name: str | None = None
+    #: Token of whoever asks; None where none is needed. A key is known to its token alone.
+    token_id: int | None = None
     idempotency_key: str | None = None
     priority: Priority = Priority.NORMAL
     #: Seconds from the submission on after which what is not done fails.
@@ -90,7 +92,7 @@ def read_source(job: Job) -> Prefix | Archive | Manifest:
 
 
 def submit_job(*, database: Database, queue: Queue, request: JobRequest, chunk_size: int) -> int:
-    """Record a job and ring for a worker. The same idempotency key with the same request gives the same job.
+    """Record a job and ring for a worker. A token's same idempotency key with the same request gives the same job.
 
     Returns:
         The job's id.
@@ -98,7 +100,7 @@ def submit_job(*, database: Database, queue: Queue, request: JobRequest, chunk_s
     Raises:
         NoImagesFound: an explicit list is empty.
         InvalidRequest: two images of a list have one name, or a name is empty, too long or holds a null character.
-        IdempotencyConflict: the key was used for a different request.
+        IdempotencyConflict: the token used the key for a different request.
         ModelWeightsDropped: the files of the model version are gone.
     """
     if isinstance(request.source, ExplicitImages):
@@ -109,7 +111,7 @@ def submit_job(*, database: Database, queue: Queue, request: JobRequest, chunk_s
         with database.transaction() as session:
             return _record_job(session, queue, request, chunk_size)
     except IntegrityError:
-        # Two requests with one key at the same moment: the other one was first.
+        # Two requests of one token with one key at the same moment: the other one was first.
         known = None if request.idempotency_key is None else _known_job(database, request)
         if known is None:
             raise
@@ -133,7 +135,9 @@ def _check_names(images: Sequence[SourceImage]) -> None:
 
 def _known_job(database: Database, request: JobRequest) -> int | None:
     with database.transaction() as session:
-        job = session.scalar(select(Job).where(Job.idempotency_key == request.idempotency_key))
+        job = session.scalar(
+            select(Job).where(Job.token_id == request.token_id, Job.idempotency_key == request.idempotency_key)
+        )
         if job is None:
             return None
         if job.request_sha256 != request.sha256:
@@ -148,6 +152,7 @@ def _record_job(session: Session, queue: Queue, request: JobRequest, chunk_size:
         source=describe_source(request.source),
         params=request.params.to_json(),
         model_version_id=request.model_version_id,
+        token_id=request.token_id,
         idempotency_key=request.idempotency_key,
         request_sha256=request.sha256,
         priority=request.priority,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -8,7 +7,6 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
-from defectoscope.registry import promote
 from tests.images import draw_part, encode
 
 BASE_URL = "http://127.0.0.1:8000"
@@ -173,43 +171,6 @@ def test_an_unknown_model_version_is_not_found(submit, model, bucket):
     assert (answer.status_code, code_of(answer)) == (404, "model_version_not_found")
 
 
-def test_the_same_key_with_the_same_request_gives_the_same_job(submit, walk, model, bucket):
-    images = {"a.png": f"s3://{bucket}/a.png"}
-    first = submit(images, key="shift-7")
-
-    second = submit(images, key="shift-7")
-
-    assert (first.status_code, second.status_code) == (201, 200)
-    assert second.json() == first.json()
-    assert len(walk("/v1/jobs")) == 1
-
-
-def test_a_repeated_request_gives_its_job_although_another_version_was_promoted(
-    services, submit, model, publish_model, bucket
-):
-    images = {"a.png": f"s3://{bucket}/a.png"}
-    first = submit(images, key="shift-7")
-    promote(
-        database=services.database, number=publish_model(threshold=0.9), actor="test", reason="stricter", figures={}
-    )
-
-    second = submit(images, key="shift-7")
-
-    assert second.status_code == 200
-    assert second.json() == first.json()
-
-
-def test_requests_with_one_key_at_one_moment_are_one_job(submit, walk, model, bucket):
-    images = {"a.png": f"s3://{bucket}/a.png"}
-
-    with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: submit(images, key="shift-7"), range(8)))
-
-    assert {answer.status_code for answer in answers} <= {200, 201}
-    assert len({answer.json()["id"] for answer in answers}) == 1
-    assert len(walk("/v1/jobs")) == 1
-
-
 def test_a_job_is_taken_although_the_queue_is_away(client, model, bucket, api_settings, admin):
     url = SecretStr("redis://127.0.0.1:1/0")
     queue = api_settings.queue.model_copy(update={"url": url})
@@ -223,33 +184,6 @@ def test_a_job_is_taken_although_the_queue_is_away(client, model, bucket, api_se
 
     assert answer.status_code == 201
     assert client.get(f"/v1/jobs/{answer.json()['id']}").json()["images"]["pending"] == 1
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param({"threshold": 0.75}, id="threshold"),
-        pytest.param({"name": "day shift"}, id="name"),
-        pytest.param({"model_version": 2}, id="model version"),
-        pytest.param({"mm_per_px": 1.0}, id="pixel size"),
-    ],
-)
-def test_the_same_key_with_another_request_is_a_conflict(submit, model, publish_model, bucket, change):
-    publish_model()
-    images = {"a.png": f"s3://{bucket}/a.png"}
-    submit(images, key="shift-7")
-
-    answer = submit(images, key="shift-7", **change)
-
-    assert (answer.status_code, code_of(answer)) == (409, "idempotency_conflict")
-
-
-def test_without_a_key_every_request_is_a_job_of_its_own(submit, walk, model, bucket):
-    images = {"a.png": f"s3://{bucket}/a.png"}
-
-    ids = [submit(images).json()["id"] for _ in range(2)]
-
-    assert [job["id"] for job in walk("/v1/jobs")] == ids[::-1]
 
 
 def test_the_list_of_jobs_is_walked_once_newest_first(submit, walk, client, model, bucket):

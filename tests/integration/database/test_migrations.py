@@ -147,6 +147,45 @@ def test_a_downgrade_keeps_the_rows_and_has_every_chunk_sent_again(database_url)
     assert _execute(database_url, "SELECT count(*) FROM job_items") == [(6,)]
 
 
+#: A job from before there were tokens; two of different tokens; one that was refused, so that its line names no job.
+JOBS_OF_0009 = """
+    INSERT INTO model_versions (number, contract) VALUES (1, '{}');
+    INSERT INTO api_tokens (name, scope, sha256, created_by)
+        VALUES ('a', 'operator', 's', 't'), ('b', 'admin', 's', 't');
+    INSERT INTO jobs (source, params, model_version_id, request_sha256, idempotency_key)
+        VALUES ('{}', '{}', 1, 's', 'old'), ('{}', '{}', 1, 's', 'k'), ('{}', '{}', 1, 's', NULL);
+    INSERT INTO audit_entries (token_id, actor, action, subject, request_id, status)
+        VALUES (1, 'a', 'POST /v1/jobs', 'jobs/2', 'r', 201), (2, 'b', 'POST /v1/jobs', 'jobs/2', 'r', 200),
+               (2, 'b', 'POST /v1/jobs/{job_id}/cancel', 'jobs/1', 'r', 200), (2, 'b', 'POST /v1/jobs', NULL, 'r', 422),
+               (2, 'b', 'POST /v1/jobs', 'jobs/3', 'r', 201);
+"""
+
+
+def test_jobs_get_the_token_that_the_audit_log_names_and_those_before_it_none(database_url):
+    config = migration_config(database_url)
+    command.upgrade(config, "0009")
+    _execute(database_url, JOBS_OF_0009)
+
+    upgrade(database_url)
+
+    jobs = _execute(database_url, "SELECT id, token_id, idempotency_key FROM jobs ORDER BY id")
+    assert jobs == [(1, None, "old"), (2, 1, "k"), (3, 2, None)]
+
+
+def test_a_downgrade_leaves_a_key_of_two_tokens_to_the_first(database_url):
+    config = migration_config(database_url)
+    command.upgrade(config, "0009")
+    _execute(database_url, JOBS_OF_0009)
+    upgrade(database_url)
+    _execute(database_url, "UPDATE jobs SET idempotency_key = 'k' WHERE id = 3")
+
+    command.downgrade(config, "0009")
+
+    assert _execute(database_url, "SELECT id, idempotency_key FROM jobs ORDER BY id") == [
+        (1, "old"), (2, "k"), (3, None)
+    ]  # fmt: skip
+
+
 def _execute(url, statements):
     with psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(False)) as connection:
         cursor = connection.execute(statements)

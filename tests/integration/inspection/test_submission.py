@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from defectoscope.database import Job, JobState
@@ -131,6 +132,17 @@ def test_requests_under_one_key_at_the_same_moment_are_one_job(scene):
     assert len(jobs) == scene.count(Job) == 1
     assert len(scene.chunks(*jobs)) == 1
     assert len(scene.queue.messages) == 1
+
+
+def test_without_tokens_a_key_is_everybodys(scene):
+    _submit(scene, _explicit("a"), idempotency_key="order 1")
+    other = scene.job(_submit(scene, _explicit("b")))
+    second = update(Job).where(Job.id == other.id).values(idempotency_key="order 1")
+
+    with scene.database.transaction() as session, pytest.raises(IntegrityError) as refused:
+        session.execute(second)
+
+    assert "uq_jobs_token_id_idempotency_key" in str(refused.value)
 
 
 def test_a_request_without_a_key_that_breaks_a_rule_is_never_taken_for_another_job(scene):
