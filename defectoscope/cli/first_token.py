@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from defectoscope.cli.operating import note_in_audit
+
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
@@ -80,8 +82,7 @@ def admin_token(database: Database, *, data_dir: Path) -> tuple[str, bool]:
 
 
 def _make(session: Session, *, name: str, scope: str, days: int | None, action: str) -> NewToken:
-    from defectoscope.access.audit import begin_entry, end_entry
-    from defectoscope.access.store import Principal, create_token
+    from defectoscope.access.store import create_token
     from defectoscope.database import AccessScope
 
     account = _account()
@@ -92,16 +93,7 @@ def _make(session: Session, *, name: str, scope: str, days: int | None, action: 
         created_by=account,
         expires_in=None if days is None else timedelta(days=days),
     )
-    whoever_may_write_there = Principal(None, account, AccessScope.ADMIN)
-    entry_id = begin_entry(
-        session,
-        principal=whoever_may_write_there,
-        action=action,
-        subject=f"tokens/{made.row.id}",
-        request_id="",
-        address=None,
-    )
-    end_entry(session, entry_id, status=_CREATED, error_code=None)
+    note_in_audit(session, actor=account, action=action, subject=f"tokens/{made.row.id}", status=_CREATED)
     return made
 
 

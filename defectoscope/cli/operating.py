@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from defectoscope.database import Database
+
+_DONE = 200
 
 
 def log_to_standard_error() -> None:
@@ -38,3 +42,24 @@ def opened_database() -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def note_in_audit(session: Session, *, actor: str, action: str, subject: str, status: int = _DONE) -> None:
+    """Write into the audit log what is done past the API, in the transaction that does it.
+
+    Args:
+        session: of the transaction.
+        actor: account that does it; it has no token.
+        action: the command.
+        subject: what it is about, such as ``holds/5``.
+        status: as the API would have answered.
+    """
+    from defectoscope.access.audit import begin_entry, end_entry
+    from defectoscope.access.store import Principal
+    from defectoscope.database import AccessScope
+
+    whoever_may_write_there = Principal(None, actor, AccessScope.ADMIN)
+    entry_id = begin_entry(
+        session, principal=whoever_may_write_there, action=action, subject=subject, request_id="", address=None
+    )
+    end_entry(session, entry_id, status=status, error_code=None)

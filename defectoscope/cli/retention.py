@@ -1,19 +1,18 @@
-"""`defectoscope retention`: what is deleted when it is old. It speaks to the database itself, not to the API."""
+"""`defectoscope retention`: rules of what is deleted when it is old."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from defectoscope.cli.model_ledger import account
 from defectoscope.cli.moments import format_time
-from defectoscope.cli.operating import opened_database
-from defectoscope.cli.output import answer, print_json, print_table
-from defectoscope.cli.session import JsonOption
+from defectoscope.cli.output import answer, print_json_items, print_table, progress
+from defectoscope.cli.session import DatabaseOption, JsonOption, LimitOption, open_client
 
 if TYPE_CHECKING:
-    from defectoscope.database import RetentionRule
+    from defectoscope.client.wire import RetentionRule
 
 _ABOUT = "Have masks, overlays and originals deleted when they are old; verdicts and defects stay."
 
@@ -38,49 +37,43 @@ def add(
 
     What a hold, a label or a dataset refers to is never deleted, nor what a job uses that has not ended.
     """
-    from defectoscope.database import RetainedWhat
-    from defectoscope.objects.retention import add_rule
-
-    with opened_database() as database, database.transaction() as session:
-        rule = add_rule(
-            session,
-            what=RetainedWhat(what),
-            older_than_days=days,
-            keep_defective=not all_verdicts,
-            job_id=job,
-            actor=account(),
+    with open_client() as client:
+        rule = client.retention.add(
+            what=what, older_than_days=days, keep_defective=not all_verdicts, job_id=job, actor=account()
         )
-        said = _describe(rule)
-    answer(said, f"Rule {said['id']}: {_sentence(said)}", as_json=as_json)
+    answer(rule, f"Rule {rule['id']}: {_sentence(rule)}", as_json=as_json)
 
 
 @app.command("list")
-def list_rules(as_json: JsonOption = False) -> None:
-    """List the rules."""
-    from defectoscope.objects.retention import list_rules as read
-
-    with opened_database() as database, database.transaction() as session:
-        rules = [_describe(rule) for rule in read(session)]
-    if as_json:
-        print_json({"items": rules})
-        return
-    print_table(
-        {"rule": "right", "what is deleted": "left", "by": "left", "since": "left"},
-        [[rule["id"], _sentence(rule), rule["actor"], format_time(rule["created_at"])] for rule in rules],
-        empty="There are no rules: nothing is deleted for its age.",
-    )
+def list_rules(limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """List rules, newest first."""
+    with open_client() as client:
+        rules = client.retention.list(limit=limit or None)
+        if as_json:
+            print_json_items(rules)
+            return
+        print_table(
+            {"rule": "right", "what is deleted": "left", "by": "left", "since": "left"},
+            [[rule["id"], _sentence(rule), rule["actor"], format_time(rule["created_at"])] for rule in rules],
+            empty="There are no rules: nothing is deleted for its age.",
+        )
 
 
 @app.command()
 def remove(
-    rule: Annotated[int, typer.Argument(metavar="ID", help="Number of the rule.")], as_json: JsonOption = False
+    rule_id: Annotated[int, typer.Argument(metavar="RULE", help="Its number, as in `retention list`.")],
+    database: DatabaseOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Take a rule back. What was deleted under it is gone."""
-    from defectoscope.objects.retention import remove_rule
+    if database:
+        from defectoscope.cli.keeping import remove_rule_in_database
 
-    with opened_database() as database, database.transaction() as session:
-        remove_rule(session, rule, actor=account())
-    answer({"removed": rule}, f"Removed rule {rule}.", as_json=as_json)
+        rule = remove_rule_in_database(rule_id)
+    else:
+        with open_client() as client:
+            rule = client.retention.remove(rule_id)
+    answer(rule, f"Removed rule {rule['id']}: {_sentence(rule)}", as_json=as_json)
 
 
 @app.command()
@@ -89,10 +82,8 @@ def apply(
     as_json: JsonOption = False,
 ) -> None:
     """Follow the rules now. The objects themselves go with the next `defectoscope storage collect`, or tonight."""
-    from defectoscope.objects import apply_rules, count_given_up
-
-    with opened_database() as database:
-        counts = count_given_up(database) if dry_run else apply_rules(database)
+    with open_client() as client, progress("Looking", None):
+        counts = client.retention.due() if dry_run else client.retention.apply()
     total = sum(counts.values())
     verb = "would be given up" if dry_run else "were given up"
     answer(
@@ -102,19 +93,7 @@ def apply(
     )
 
 
-def _describe(rule: RetentionRule) -> dict[str, Any]:
-    return {
-        "id": rule.id,
-        "what": rule.what.value,
-        "older_than_days": rule.older_than_days,
-        "keep_defective": rule.keep_defective,
-        "job_id": rule.job_id,
-        "actor": rule.actor,
-        "created_at": rule.created_at.isoformat(),
-    }
-
-
-def _sentence(rule: dict[str, Any]) -> str:
+def _sentence(rule: RetentionRule) -> str:
     things = {"masks": "masks and overlays", "originals": "originals"}[rule["what"]]
     whose = "" if rule["job_id"] is None else f" of job {rule['job_id']}"
     which = "of clean images" if rule["keep_defective"] else "of all images"

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 JsonOption = Annotated[
     bool, typer.Option("--json", metavar="", help="Print JSON on standard output, and nothing else there.")
 ]
+DatabaseOption = Annotated[
+    bool,
+    typer.Option(
+        "--database",
+        metavar="",
+        help="Write straight into the database of DEFECTOSCOPE_DATABASE__URL: while the API is down.",
+    ),
+]
 LimitOption = Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most N; 0 for all.")]
 
 

@@ -19,6 +19,7 @@ from defectoscope.client.events import EventCalls
 from defectoscope.client.learning import DatasetCalls, LabelCalls, TrainingCalls
 from defectoscope.client.looking import DefectCalls, ImageCalls, JobCalls, ResultCalls
 from defectoscope.client.models import ModelCalls
+from defectoscope.client.retention import HoldCalls, RetentionCalls
 from defectoscope.client.transport import Transport
 from defectoscope.client.webhooks import WebhookCalls
 from defectoscope.client.wire import ImageObject, Readiness, Upload
@@ -49,6 +50,8 @@ class Client:
         self.models = ModelCalls(self._transport)
         self.events = EventCalls(self._transport)
         self.webhooks = WebhookCalls(self._transport)
+        self.retention = RetentionCalls(self._transport)
+        self.holds = HoldCalls(self._transport)
         self.tokens = TokenCalls(self._transport)
         self.audit = AuditCalls(self._transport)
 

@@ -403,6 +403,29 @@ class WebhookDelivery(TypedDict):
     finished_at: str | None
 
 
+class RetentionRule(TypedDict):
+    """A rule of what is given up when it is old."""
+
+    id: int
+    what: str
+    older_than_days: int
+    keep_defective: bool
+    job_id: int | None
+    actor: str
+    created_at: str
+
+
+class Hold(TypedDict):
+    """A job or an image of which nothing is given up."""
+
+    id: int
+    job_id: int | None
+    image_id: int | None
+    reason: str
+    actor: str
+    created_at: str
+
+
 class ApiToken(TypedDict):
     """An API token as the server knows it; ``token``, its text, is there when it was just made."""
 

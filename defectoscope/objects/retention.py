@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 from sqlalchemy import select
@@ -21,6 +22,9 @@ from defectoscope.database import Database, Hold, Image, Job, RetainedWhat, Rete
 from defectoscope.errors import HoldNotFound, ImageNotFound, InvalidRequest, JobNotFound, RetentionRuleNotFound
 from defectoscope.events import record_event
 from defectoscope.objects import retention_sql as sql
+
+#: A hundred years; the arithmetic of dates ends somewhere.
+MAX_DAYS: Final = 36_500
 
 #: Rows marked in one transaction.
 _AT_ONCE = 1000
@@ -52,10 +56,10 @@ def add_rule(
 
     Raises:
         JobNotFound: there is no such job.
-        InvalidRequest: the time is not at least a day.
+        InvalidRequest: the time is not 1 to `MAX_DAYS` days.
     """
-    if older_than_days < 1:
-        raise InvalidRequest("What is kept for less than a day cannot be relied on; say at least 1.")
+    if not 1 <= older_than_days <= MAX_DAYS:
+        raise InvalidRequest(f"What is kept for less than a day cannot be relied on; say 1 to {MAX_DAYS} days.")
     _check_job(session, job_id)
     rule = RetentionRule(
         what=what, older_than_days=older_than_days, keep_defective=keep_defective, job_id=job_id, actor=actor
@@ -76,13 +80,16 @@ def add_rule(
     return rule
 
 
-def remove_rule(session: Session, rule_id: int, *, actor: str) -> None:
+def remove_rule(session: Session, rule_id: int, *, actor: str) -> RetentionRule:
     """Take a rule back; what was given up under it stays so.
+
+    Returns:
+        What it was.
 
     Raises:
         RetentionRuleNotFound: there is no such rule.
     """
-    rule = session.get(RetentionRule, rule_id)
+    rule = session.get(RetentionRule, rule_id, with_for_update=True)
     if rule is None:
         raise RetentionRuleNotFound(f"There is no rule of retention {rule_id}.", rule_id=rule_id)
     session.delete(rule)
@@ -92,11 +99,15 @@ def remove_rule(session: Session, rule_id: int, *, actor: str) -> None:
         subject=f"retention_rule:{rule_id}",
         message=f"{actor} took back rule {rule_id}, under which {rule.what.value} were deleted.",
     )
+    return rule
 
 
-def list_rules(session: Session) -> Sequence[RetentionRule]:
-    """Return every rule, oldest first."""
-    return session.scalars(select(RetentionRule).order_by(RetentionRule.id)).all()
+def list_rules(session: Session, *, before: int | None = None, limit: int | None = None) -> Sequence[RetentionRule]:
+    """Return rules, newest first, those with an id below ``before``; every one without a limit."""
+    statement = select(RetentionRule)
+    if before is not None:
+        statement = statement.where(RetentionRule.id < before)
+    return session.scalars(statement.order_by(RetentionRule.id.desc()).limit(limit)).all()
 
 
 def add_hold(
@@ -127,13 +138,16 @@ def add_hold(
     return hold
 
 
-def remove_hold(session: Session, hold_id: int, *, actor: str) -> None:
+def remove_hold(session: Session, hold_id: int, *, actor: str) -> Hold:
     """Let the rules hold again for what a hold spared.
+
+    Returns:
+        What it was.
 
     Raises:
         HoldNotFound: there is no such hold.
     """
-    hold = session.get(Hold, hold_id)
+    hold = session.get(Hold, hold_id, with_for_update=True)
     if hold is None:
         raise HoldNotFound(f"There is no hold {hold_id}.", hold_id=hold_id)
     session.delete(hold)
@@ -144,11 +158,15 @@ def remove_hold(session: Session, hold_id: int, *, actor: str) -> None:
         message=f"{actor} removed the hold on it.",
         hold_id=hold_id,
     )
+    return hold
 
 
-def list_holds(session: Session) -> Sequence[Hold]:
-    """Return every hold, oldest first."""
-    return session.scalars(select(Hold).order_by(Hold.id)).all()
+def list_holds(session: Session, *, before: int | None = None, limit: int | None = None) -> Sequence[Hold]:
+    """Return holds, newest first, those with an id below ``before``; every one without a limit."""
+    statement = select(Hold)
+    if before is not None:
+        statement = statement.where(Hold.id < before)
+    return session.scalars(statement.order_by(Hold.id.desc()).limit(limit)).all()
 
 
 def count_given_up(database: Database) -> dict[int, int]:

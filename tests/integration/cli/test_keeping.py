@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 
 import pytest
 from sqlalchemy import text
 
 from tests.images import draw_part, encode
+from tests.integration.cli.conftest import CommandLine
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,46 @@ def test_a_hold_keeps_a_job_from_a_rule_until_it_is_removed(system, parts, job):
     assert held["rows"] == {str(rule["id"]): 0}
     assert "masks and overlays of all images after 7 days" in listed
     assert f"job {job}" in listed
+    assert (rule["actor"], hold["actor"]) == (getpass.getuser(), getpass.getuser())
     assert freed["rows"] == {str(rule["id"]): 2}
     assert system.ask("retention", "list") == {"items": []}
     assert system.ask("holds", "list") == {"items": []}
+
+
+def test_a_hold_can_be_put_and_a_rule_taken_back_while_the_api_is_down(system, job):
+    rule = system.ask("retention", "add", "--what", "originals", "--days", 7, "--job", job)
+    cut_off = CommandLine(system.environment | {"DEFECTOSCOPE_API__URL": "http://127.0.0.1:1"})
+
+    hold = cut_off.ask("holds", "add", "--job", job, "--reason", "claim 13", "--database")
+    removed = cut_off.ask("retention", "remove", rule["id"], "--database")
+    refused = cut_off.run("holds", "add", "--job", 10**6, "--reason", "none", "--database")
+
+    assert removed == rule
+    assert system.ask("holds", "list")["items"] == [hold]
+    assert (refused.returncode, "(job_not_found)" in refused.stderr) == (1, True)
+    entries = system.ask("audit", "list", "--limit", 2)["items"]
+    assert [(entry["actor"], entry["token_id"], entry["action"], entry["subject"]) for entry in entries] == [
+        (getpass.getuser(), None, "defectoscope retention remove --database", f"retention-rules/{rule['id']}"),
+        (getpass.getuser(), None, "defectoscope holds add --database", f"holds/{hold['id']}"),
+    ]
+    assert system.run("holds", "remove", hold["id"]).stdout == f"Removed hold {hold['id']} on job {job}.\n"
+
+
+def test_rules_are_followed_at_once_when_asked(system, parts, job):
+    database, _ = parts
+    with database.transaction() as session:
+        for table in ("jobs", "images"):
+            session.execute(text(f"UPDATE {table} SET created_at = created_at - interval '9 days'"))  # noqa: S608
+    rule = system.ask("retention", "add", "--what", "originals", "--days", 7, "--all")
+
+    done = system.run("retention", "apply")
+    again = system.ask("retention", "apply")
+    system.ask("retention", "remove", rule["id"])
+    with database.transaction() as session:
+        session.execute(text("UPDATE images SET deleted_at = NULL"))
+
+    assert done.stdout == "2 results and images were given up under 1 rules.\n"
+    assert again["rows"] == {str(rule["id"]): 0}
 
 
 def test_masks_that_were_given_up_are_left_out_of_a_download_and_made_again_by_a_new_job(system, parts, job, tmp_path):
