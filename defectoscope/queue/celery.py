@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from celery import Celery
 from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
+from redis.exceptions import RedisError
 
 from defectoscope.errors import QueueUnavailable
 from defectoscope.queue.messages import INSPECTION_QUEUE, Message
@@ -77,6 +78,11 @@ def make_celery(name: str, *, broker_url: str, key_prefix: str) -> Celery:
     return app
 
 
+#: How a broker shows that it is away. kombu gives the errors of its client a name of its own where it connects and
+#: where it sends; what is asked on a connection that has broken meanwhile ends in the client's own.
+_AWAY = (OperationalError, OSError, RedisError)
+
+
 class CeleryQueue:
     """Sends messages through a Celery application."""
 
@@ -116,7 +122,7 @@ class CeleryQueue:
         try:
             with self._app.producer_or_acquire() as producer:
                 yield producer
-        except (OperationalError, OSError) as exc:
+        except _AWAY as exc:
             raise QueueUnavailable(f"The message broker does not answer: {exc}") from exc
 
     def ping(self) -> None:
@@ -124,5 +130,5 @@ class CeleryQueue:
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=3)
-        except (OperationalError, OSError) as exc:
+        except _AWAY as exc:
             raise QueueUnavailable(f"The message broker does not answer: {exc}") from exc

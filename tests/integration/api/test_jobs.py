@@ -4,9 +4,11 @@ from datetime import datetime
 
 import pytest
 from fastapi.testclient import TestClient
+from kombu import Connection
 from pydantic import SecretStr
 
 from api.app import create_app
+from tests.faults.proxy import LOOPBACK, Disturbance, FaultProxy, Mode
 from tests.images import draw_part, encode
 
 BASE_URL = "http://127.0.0.1:8000"
@@ -184,6 +186,21 @@ def test_a_job_is_taken_although_the_queue_is_away(client, model, bucket, api_se
 
     assert answer.status_code == 201
     assert client.get(f"/v1/jobs/{answer.json()['id']}").json()["images"]["pending"] == 1
+
+
+def test_a_job_is_taken_although_the_connection_to_the_queue_has_broken_since(model, bucket, api_settings, admin):
+    broker = Connection(api_settings.queue.url.get_secret_value())
+    body = {"source": {"kind": "images", "images": [{"name": "a.png", "uri": f"s3://{bucket}/a.png"}]}}
+    with FaultProxy(broker.port) as proxy:
+        url = SecretStr(f"redis://:{broker.password}@{LOOPBACK}:{proxy.port}/0")
+        queue = api_settings.queue.model_copy(update={"url": url})
+        app = create_app(api_settings.model_copy(update={"queue": queue}))
+        with TestClient(app, base_url=BASE_URL, headers=admin) as other:
+            first = other.post("/v1/jobs", json=body)
+            proxy.disturb(Disturbance(mode=Mode.TRUNCATE))
+            second = other.post("/v1/jobs", json=body)
+
+    assert [first.status_code, second.status_code] == [201, 201]
 
 
 def test_the_list_of_jobs_is_walked_once_newest_first(submit, walk, client, model, bucket):

@@ -10,6 +10,7 @@ from kombu import Connection
 
 from defectoscope.errors import QueueUnavailable
 from defectoscope.queue import CeleryQueue, MemoryQueue, make_celery, messages, ring_for_chunks, send_or_leave
+from tests.faults.proxy import LOOPBACK, Disturbance, FaultProxy, Mode
 
 
 class _Received:
@@ -181,3 +182,42 @@ def test_work_that_is_recorded_goes_on_without_the_broker(dead_broker):
 
     assert [entry["event"] for entry in logs] == ["queue.unavailable"] * 2
     _close(app)
+
+
+@pytest.fixture
+def proxy(connections):
+    with FaultProxy(Connection(connections.queue_url).port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied_app(connections, bucket, proxy):
+    """An application whose connections to the broker can be broken."""
+    password = Connection(connections.queue_url).password
+    app = make_celery(
+        "test", broker_url=f"redis://:{password}@{LOOPBACK}:{proxy.port}/0", key_prefix=f"{bucket}-proxied:"
+    )
+    yield app
+    _close(app)
+
+
+@pytest.mark.parametrize(
+    "disturbance",
+    [
+        pytest.param(Disturbance(mode=Mode.DOWN), id="the-broker-went-away"),
+        pytest.param(Disturbance(mode=Mode.TRUNCATE), id="its-answer-was-cut-off"),
+    ],
+)
+def test_a_connection_that_broke_while_it_was_not_used_is_a_broker_that_is_away(proxied_app, proxy, disturbance):
+    queue = CeleryQueue(proxied_app)
+    queue.top_up(messages.process_next_chunk(), times=1, most=8)
+    proxy.disturb(disturbance)
+
+    with pytest.raises(QueueUnavailable):
+        queue.top_up(messages.process_next_chunk(), times=1, most=8)
+    with pytest.raises(QueueUnavailable):
+        queue.ping()
+    proxy.clear()
+    queue.top_up(messages.process_next_chunk(), times=1, most=8)
+
+    assert len(_Received(proxied_app)(messages.INSPECTION_QUEUE)) == 2
