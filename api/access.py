@@ -16,6 +16,7 @@ import structlog
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute, RouteContext
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.auditing import audited
@@ -26,10 +27,12 @@ from defectoscope.database import AccessScope
 from defectoscope.errors import (
     CrossSiteRequest,
     DefectoscopeError,
+    DiskFull,
     HostNotAllowed,
     ScopeTooSmall,
     SettingMissing,
 )
+from defectoscope.storage import is_disk_full
 
 __all__ = ["AccessScope", "ScopedRoute", "requires"]
 
@@ -84,7 +87,13 @@ class ScopedRoute(APIRoute):
 
             async def handle_in_scope(request: Request) -> Response:
                 _check_scope(principal, needed)
-                return await handle(request)
+                try:
+                    return await handle(request)
+                except HTTPException as exc:
+                    # Large bodies are kept in a file. Whatever happens there is the caller's doing to the framework.
+                    if is_disk_full(exc.__cause__):
+                        raise DiskFull from exc
+                    raise
 
             with structlog.contextvars.bound_contextvars(token_id=principal.token_id):
                 if request.method in _SAFE_METHODS:

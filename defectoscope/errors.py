@@ -219,6 +219,10 @@ class StorageUnavailable(NotNow):
     """The object storage does not answer."""
 
 
+class DiskFull(NotNow):
+    """A local disk is full; free some of it."""
+
+
 class DecoderUnavailable(NotNow):
     """No process that decodes files can be started; memory may be short."""
 
@@ -557,10 +561,6 @@ class EncoderWeightsUnavailable(NotNow):
 
 class EncoderWeightsInvalid(CallerError):
     """The file does not hold weights of this encoder."""
-
-
-class DiskFull(Fault):
-    """The disk is full."""
 
 
 class CheckpointInvalid(Fault):

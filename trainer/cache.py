@@ -7,7 +7,6 @@ their hash, from the storage or from the disk.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 import structlog
 
 from defectoscope.errors import DiskFull, StorageFault
-from defectoscope.storage import Storage
+from defectoscope.storage import Storage, naming_a_full_disk
 from defectoscope.storage.content import check_sha256
 
 log = structlog.get_logger(__name__)
@@ -37,7 +36,6 @@ _LOCKS = 64
 _PARTIAL_SUFFIX = ".partial"
 _USAGE_NAME = ".usage"
 _USAGE_DIGITS = 32
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +235,10 @@ def _in_blocks(size_bytes: int) -> int:
 @contextmanager
 def _naming_a_full_disk(directory: Path) -> Iterator[None]:
     try:
-        yield
-    except OSError as exc:
-        if exc.errno not in _NO_ROOM:
-            raise
+        with naming_a_full_disk(directory):
+            yield
+    except DiskFull as exc:
         raise DiskFull(
             f"The disk of {directory} is full; free some space or lower DEFECTOSCOPE_TRAINER__CACHE_BYTES.",
-            directory=str(directory),
+            **exc.details,
         ) from exc

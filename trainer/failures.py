@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from defectoscope.errors import DiskFull, TrainingFailed
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+from defectoscope.storage import NO_ROOM
 
 
 @contextmanager
@@ -38,5 +36,5 @@ def named_failures() -> Iterator[None]:
 def is_disk_full(failure: OSError | SafetensorError) -> bool:
     """Say whether a file could not be written for want of room; safetensors tells the number in its sentence only."""
     if isinstance(failure, OSError):
-        return failure.errno in _NO_ROOM
-    return any(f"(os error {number})" in str(failure) for number in _NO_ROOM)
+        return failure.errno in NO_ROOM
+    return any(f"(os error {number})" in str(failure) for number in NO_ROOM)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from defectoscope.cli.up import default_data_dir
 from defectoscope.cli.worker_process import ask_worker, has_worker
 from defectoscope.errors import DefectoscopeError, NotNow
 
@@ -191,12 +192,14 @@ def check_api(settings: Settings) -> Iterator[Check]:
 
 
 def check_disk(settings: Settings) -> Iterator[Check]:
-    """Look at the free space where models, trainings and temporary files go."""
+    """Look at the free space where models, trainings and temporary files go, and the data of `up` if it ran here."""
     folders = {
         "model cache": settings.worker.model_cache_dir,
         "training": settings.trainer.work_dir,
         "temporary": Path(tempfile.gettempdir()),
     }
+    if default_data_dir().exists():
+        folders["data"] = default_data_dir()
     for name, folder in folders.items():
         existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         free_bytes = shutil.disk_usage(existing).free

@@ -38,7 +38,7 @@ def up(
     from defectoscope.embedded.supervisor import Supervisor
 
     _check_components()
-    directory = (data_dir or _default_data_dir()).expanduser().absolute()
+    directory = (data_dir or default_data_dir()).expanduser().absolute()
     with Supervisor(directory / "logs", write_line=_write_line, colour=sys.stdout.isatty()) as supervisor:
         environment = _external_servers()
         if environment is None:
@@ -67,7 +67,7 @@ def up(
             supervisor.run_until_stopped()
 
 
-def _default_data_dir() -> Path:
+def default_data_dir() -> Path:
     """Return where data lie when nothing is said.
 
     PostgreSQL never runs as root but as an account of its own, which root's home directory does not let in.

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from defectoscope.errors import ArchiveInvalid, ArchiveMemberUnsafe, ArchiveTooLarge
 from defectoscope.inspection.sources import Archive, InputBuckets, Page, Pages, SourceImage, is_item_name
 from defectoscope.inspection.zip_directory import check_directory
 from defectoscope.layout import pair_labels
-from defectoscope.storage import S3Uri, content_key, put_content
+from defectoscope.storage import S3Uri, content_key, put_content, scratch_directory
 
 #: Members stored for one transaction. Fewer than a listing has on a page: each is read and written.
 PAGE_SIZE = 100
@@ -84,8 +83,8 @@ def list_archive(source: Archive, *, buckets: InputBuckets, limits: ArchiveLimit
         ObjectTooLarge: the archive itself is larger than what it may unpack to.
     """
     address = S3Uri.parse(source.uri)
-    with tempfile.TemporaryDirectory(prefix="defectoscope-archive-") as scratch:
-        path = Path(scratch) / "archive.zip"
+    with scratch_directory("defectoscope-archive-") as scratch:
+        path = scratch / "archive.zip"
         buckets.open(address.bucket).get_to_file(address.key, path, max_bytes=limits.max_total_bytes)
         archive_bytes = path.stat().st_size
         try:

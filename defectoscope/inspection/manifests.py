@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from defectoscope.errors import BucketNotAllowed, InvalidStorageUri, ManifestInvalid, SourceChanged
 from defectoscope.inspection.sources import InputBuckets, Manifest, Page, Pages, SourceImage, is_item_name
-from defectoscope.storage import S3Uri
+from defectoscope.storage import S3Uri, scratch_directory
 
 #: Images enumerated in one transaction.
 PAGE_SIZE = 1000
@@ -75,8 +73,8 @@ def list_manifest(source: Manifest, *, buckets: InputBuckets, max_bytes: int, af
     begun_etag, offset, number = json.loads(after) if after else (etag, 0, 0)
     if begun_etag != etag:
         raise SourceChanged("The manifest was replaced while its images were being listed.", uri=source.uri)
-    with tempfile.TemporaryDirectory(prefix="defectoscope-manifest-") as scratch:
-        path = Path(scratch) / "manifest.csv"
+    with scratch_directory("defectoscope-manifest-") as scratch:
+        path = scratch / "manifest.csv"
         storage.get_to_file(address.key, path, max_bytes=max_bytes)
         with path.open("rb") as file:
             lines = _Lines(file=file, offset=0, number=0)

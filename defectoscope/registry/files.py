@@ -10,7 +10,7 @@ from defectoscope.database import Database
 from defectoscope.errors import Fault, ModelVariantUnavailable, ModelWeightsDropped
 from defectoscope.registry.stored_files import ONNX, WEIGHTS
 from defectoscope.registry.versions import find_file, find_version
-from defectoscope.storage import Storage, hash_file
+from defectoscope.storage import Storage, hash_file, naming_a_full_disk
 
 
 def fetch_variant(*, database: Database, storage: Storage, number: int, precision: str, directory: Path) -> Path:
@@ -28,6 +28,7 @@ def fetch_variant(*, database: Database, storage: Storage, number: int, precisio
         ModelWeightsDropped: its files were dropped.
         ModelVariantUnavailable: it has no such variant, or the variant was not published.
         Fault: the stored bytes do not have the recorded hash.
+        DiskFull: there is no room for the file.
     """
     with database.transaction() as session:
         variant = find_file(session, number, precision)
@@ -58,8 +59,9 @@ def _fetch(storage: Storage, key: str | None, sha256: str | None, *, number: int
         raise Fault(f"The record of model version {number} names no file.", number=number)
     if path.exists() and hash_file(path) == sha256:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    with naming_a_full_disk(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
     os.close(descriptor)
     try:
         storage.get_to_file(key, Path(partial))

@@ -9,10 +9,12 @@ from __future__ import annotations
 from defectoscope.storage.buckets import Buckets
 from defectoscope.storage.content import content_key, hash_file, put_content
 from defectoscope.storage.contract import ObjectInfo, Storage
+from defectoscope.storage.local_disk import NO_ROOM, is_disk_full, naming_a_full_disk, scratch_directory
 from defectoscope.storage.open import S3Config, open_local, open_memory, open_s3
 from defectoscope.storage.uri import S3Uri
 
 __all__ = [
+    "NO_ROOM",
     "Buckets",
     "ObjectInfo",
     "S3Config",
@@ -20,8 +22,11 @@ __all__ = [
     "Storage",
     "content_key",
     "hash_file",
+    "is_disk_full",
+    "naming_a_full_disk",
     "open_local",
     "open_memory",
     "open_s3",
     "put_content",
+    "scratch_directory",
 ]

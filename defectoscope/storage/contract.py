@@ -70,6 +70,7 @@ class Storage(Protocol):
         Raises:
             ObjectNotFound: There is no such object.
             ObjectTooLarge: It has more than `max_bytes` bytes.
+            DiskFull: There is no room for it.
         """
         ...
 

@@ -68,7 +68,13 @@ def from_s3_answer(status: int, s3_code: str | None, **details: Any) -> Defectos
     """
     otherwise = StorageUnavailable if status >= HTTPStatus.INTERNAL_SERVER_ERROR else StorageFault
     kind = _BY_S3_CODE.get(s3_code or "") or _BY_HTTP_STATUS.get(status, otherwise)
-    return kind(**details, http_status=status, s3_code=s3_code)
+    facts = {**details, "http_status": status, "s3_code": s3_code}
+    if kind is StorageUnavailable:
+        # It does answer. A server whose disk is full says no more than this, and to its own log why.
+        return kind(
+            f"The object storage answers with status {status} ({s3_code or 'no code'}); look at its log.", **facts
+        )
+    return kind(**facts)
 
 
 def _from_text(exc: BaseException, details: dict[str, Any]) -> DefectoscopeError:

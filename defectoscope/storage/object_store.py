@@ -22,6 +22,7 @@ from defectoscope.errors import InvalidStorageKey, ObjectExists, ObjectNotFound,
 from defectoscope.storage.contract import ObjectInfo
 from defectoscope.storage.failures import translated
 from defectoscope.storage.keys import check_content_type, check_etag, check_key, check_prefix
+from defectoscope.storage.local_disk import naming_a_full_disk
 from defectoscope.storage.ordering import LAST_NAME, KeyOrder
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ class ObstoreStorage:
         with translated(**self._facts(key)):
             result = obstore.get(self.store, key)
         self._check_size(result, key, max_bytes=max_bytes)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
+        with (
+            naming_a_full_disk(path.parent),
+            tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part,
+        ):
             part_path = Path(part.name)
             try:
                 for chunk in self._chunks(result, key):

@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from defectoscope.cli.up import default_data_dir
 from defectoscope.samples import generate_samples
 from defectoscope.segmentation import decode_label, encode_class_mask
 from tests.integration.cli.conftest import CommandLine
@@ -290,6 +291,7 @@ def test_the_doctor_finds_nothing_wrong_with_a_running_system(system):
     assert [states["servers", name] for name in ("database", "queue", "storage")] == ["ok", "ok", "ok"]
     assert states["api", system.environment["DEFECTOSCOPE_API__URL"]] == "ok"
     assert states["api", "token"] == "ok"
+    assert (("disk", "data") in states) == default_data_dir().exists()
     assert answer["worker"]["provider"] == "CPUExecutionProvider"
 
 

@@ -9,7 +9,14 @@ import pytest
 from sqlalchemy import func, select, update
 
 from defectoscope.database import ModelVariant, ModelVersion, TrainingRun, TrainingRunState
-from defectoscope.errors import ExportParityFailed, InvalidRequest, TrainerLost, TrainingFailed, TrainingInterrupted
+from defectoscope.errors import (
+    DiskFull,
+    ExportParityFailed,
+    InvalidRequest,
+    TrainerLost,
+    TrainingFailed,
+    TrainingInterrupted,
+)
 from defectoscope.registry import find_champion, history
 from defectoscope.settings import GateSettings, TrainerSettings
 from defectoscope.training import claim_run, reconcile_runs
@@ -150,7 +157,6 @@ def test_a_run_from_the_champion_takes_over_its_network(trainer, revision, execu
     [
         pytest.param(ExportParityFailed(), "export_parity_failed", id="the file differs from the network"),
         pytest.param(TrainingFailed("The loss became nan."), "training_failed", id="the training fails"),
-        pytest.param(OSError(28, "No space left on device"), "disk_full", id="the disk is full"),
         pytest.param(ZeroDivisionError("a bug"), "unexpected", id="a bug"),
     ],
 )
@@ -171,6 +177,22 @@ def test_a_build_that_fails_ends_the_run_by_name_and_leaves_no_version(trainer, 
     assert row.error_message
     assert _numbers(trainer.database) == []
     assert not scratch[0].exists()
+
+
+def test_a_run_whose_disk_is_full_is_given_back_and_done_when_there_is_room(trainer, revision, database, execute):
+    run_id = trainer.request(revision)
+
+    def fail(_files, /, **_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DiskFull):
+        execute(run_id, build=fail)
+    given_back = trainer.row(run_id)
+    execute(run_id)
+
+    assert (given_back.state, given_back.error_code) == (TrainingRunState.PENDING, None)
+    assert trainer.row(run_id).state is TrainingRunState.SUCCEEDED
+    assert _numbers(database) == [1]
 
 
 def test_a_recipe_that_cannot_be_built_fails_by_name(trainer, revision, database, execute):
