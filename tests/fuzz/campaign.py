@@ -15,7 +15,7 @@ from tests.fuzz.child import NOTE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HANG_S = 10.0
-#: Until a process has imported its libraries and opened its connections.
+#: Until a process has imported its libraries and opened its connections, or closed them.
 _START_S = 120.0
 #: A campaign that breaks this often has said enough.
 _MOST_BROKEN = 25
@@ -90,7 +90,7 @@ def run_kind(kind, *, count, seed, settings=None, hang_s=HANG_S, first=0):
             if how is None:
                 break
             if index < first:
-                raise RuntimeError(f"no input of the kind {kind} was run: {how}; {_last_line(trace)}")
+                raise RuntimeError(f"a process for the kind {kind} did not begin or end: {how}; {_last_line(trace)}")
             report.broken.append(Broken(kind=kind, index=index, how=f"{how}; {_last_line(trace)}"))
             first = index + 1
         _read_results(report, results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 import zlib
@@ -166,7 +167,7 @@ def _change(rng, value):
         if way < 0.15:
             del value[key]
         elif way < 0.25:
-            value[rng.choice(("x", "kind", "\0", "__class__", key + "_"))] = rng.choice(HOSTILE_VALUES)
+            value[rng.choice(("x", "kind", "\0", "__class__", key + "_"))] = _hostile(rng)
         else:
             value[key] = _change(rng, value[key])
         return value
@@ -181,7 +182,12 @@ def _change(rng, value):
         return _nest(rng, value)
     if isinstance(value, int | float) and abs(value) < _SAFE and not isinstance(value, bool) and rng.random() < 0.5:
         return value * rng.choice((-1, 0, 0.5, 10, 1000, 1e9)) + rng.choice((0, 1, -1, 0.1))
-    return rng.choice(HOSTILE_VALUES)
+    return _hostile(rng)
+
+
+def _hostile(rng):
+    # A copy: a later step may change it, and put it into itself.
+    return copy.deepcopy(rng.choice(HOSTILE_VALUES))
 
 
 def _nest(rng, value):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]  # it ships no types
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # it ships no types
 from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 from onnx.inliner import inline_local_functions
@@ -204,6 +205,13 @@ def _parts(model: ModelProto, *, limits: FileLimits) -> Iterator[Message]:
         for field, value in part.ListFields():
             if field.message_type is not None:
                 waiting += [value] if isinstance(value, Message) else value
+            elif field.type == FieldDescriptor.TYPE_STRING and not _is_text(value):
+                raise ModelNotOnnx(f"The model is not valid ONNX: in {field.full_name} stands what is no text.")
+
+
+def _is_text(value: str | bytes | Sequence[str | bytes]) -> bool:
+    """Protocol Buffers hands over as bytes what it cannot read as UTF-8."""
+    return isinstance(value, str) or not (isinstance(value, bytes) or any(isinstance(one, bytes) for one in value))
 
 
 def _first_line(exc: Exception) -> str:

@@ -407,6 +407,16 @@ def test_what_is_no_onnx_is_refused_by_name(data, tmp_path):
         wrap_foreign(path, out=tmp_path / "served.onnx", facts=FACTS)
 
 
+def test_a_name_that_is_no_text_is_refused_by_name(tmp_path):
+    path = save(make_foreign(), tmp_path / "foreign.onnx")
+    named = path.read_bytes()
+    assert b"Conv" in named
+    path.write_bytes(named.replace(b"Conv", b"Con\xff"))
+
+    with pytest.raises(ModelNotOnnx):
+        wrap_foreign(path, out=tmp_path / "wrapped.onnx", facts=FACTS)
+
+
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(ModelNotOnnx, match="cannot be read"):
         wrap_foreign(tmp_path / "none.onnx", out=tmp_path / "served.onnx", facts=FACTS)
