@@ -1,122 +1,94 @@
-"""A state machine of everything that may happen to chunks, in any order, against the real database.
+"""A state machine of everything that may happen to chunks, in any order and in chains that matter.
 
-The clock is that of the rows: time passes by moving what they say of leases and rests into the past. What the machine
-believes by itself is little: which claims were made, when they run out by its own clock, and what became of them. The
-invariants are asked of the database after every step, and in the end everything that was accepted has to come out.
+After every step what must be true at any moment is asked of the database, and in the end everything that was accepted
+has to come out.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from sqlalchemy import text
+from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from defectoscope.database import Database
-from defectoscope.errors import Conflict, ImageTruncated
-from defectoscope.inspection.backoff import Backoff
-from defectoscope.inspection.chunks import ClaimedChunk, claim_next_chunk
-from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.jobs import cancel_job, pause_job, resume_job, retry_failed
-from defectoscope.inspection.leases import Lease, Release, look_after, release_chunk
-from defectoscope.inspection.reconciliation import reconcile
-from defectoscope.queue import MemoryQueue, ring_for_chunks
-from tests.integration.inspection.scene import DEFECT, Scene, add_model_version, succeeded
+from defectoscope.inspection.leases import Lease, Release
+from tests.integration.ownership.order import check_order
+from tests.integration.ownership.workers import Workers
+from tests.integration.ownership.world import AGES_S, FINAL, LEASE_S, MAX_ATTEMPTS
 
-LEASE_S = 60
-MAX_ATTEMPTS = 3
-BACKOFF = Backoff(first_s=40, longest_s=200)
-#: No rest is shorter than half of the first one; the machine itself takes moments.
-LEAST_REST_S = 15
-#: More than the longest lease and the longest rest.
-AGES_S = 600
-TABLES = "jobs, chunks, job_items, results, defects, images, model_versions"
+#: Runs of the machine, and steps of each.
+EXAMPLES = 20
+STEPS = 30
 
-FINAL = {"succeeded", "partial", "failed", "cancelled"}
 PICK = st.integers(0, 5)
+JOB = st.fixed_dictionaries(
+    {
+        "images": st.integers(1, 5),
+        "chunk_size": st.integers(1, 3),
+        "deadline_s": st.sampled_from([None, None, 50, 500]),
+        "max_failed_share": st.sampled_from([None, None, 0.0, 0.05]),
+    }
+)
+FAILED = st.sets(st.integers(0, 2))
+SECONDS = st.sampled_from([5, 30, 70, AGES_S])
+#: What somebody may do with a chunk, whether or not it is still held.
+ACTS = ["complete", "release", "look", "renew", "suspect"]
+ACT = st.sampled_from(ACTS)
 
 
-@dataclass
-class Claim:
-    """A claim as its worker remembers it, long after others may have taken it over."""
-
-    chunk: ClaimedChunk
-    runs_out_at: float
-    is_over: bool = False
-    was_overtaken: bool = False
-    may_be_settled: bool = False
-
-
-class Ownership(RuleBasedStateMachine):
+class Ownership(Workers):
     """Jobs, workers that may fall silent at any moment, and a reconciler."""
-
-    database: Database
 
     def __init__(self):
         super().__init__()
-        with self.database.transaction() as session:
-            session.execute(text(f"TRUNCATE {TABLES} RESTART IDENTITY CASCADE"))
-            # Whose turn it is among equals is drawn by lot, and the lot is part of the seed.
-            session.execute(text("SELECT setseed(0.5)"))
-        self.queue = MemoryQueue()
-        self.scene = Scene(database=self.database, queue=self.queue, model_version_id=add_model_version(self.database))
-        self.now = 0.0
-        self.jobs = []
-        self.claims = []
-        self.rests_until = {}
         self.ended_items = {}
 
     # What people do.
 
-    @precondition(lambda self: len(self.jobs) < 3)
-    @rule(
-        images=st.integers(1, 5),
-        chunk_size=st.integers(1, 3),
-        deadline_s=st.sampled_from([None, None, 50, 500]),
-        max_failed_share=st.sampled_from([None, None, 0.0, 0.05]),
-    )
-    def submit(self, images, chunk_size, deadline_s, max_failed_share):
-        job_id = self.scene.submit(
-            images=images,
-            chunk_size=chunk_size,
-            prefix=f"job-{len(self.jobs)}",
-            deadline_s=deadline_s,
-            max_failed_share=max_failed_share,
-        )
-        self.jobs.append(job_id)
+    @initialize(job=JOB)
+    def begin(self, job):
+        self.submit(job)
 
-    @precondition(lambda self: self.jobs)
+    @rule(job=JOB)
+    def submit_another(self, job):
+        self.submit(job)
+
+    @rule(pick=PICK, images=st.integers(-1, 1))
+    def submit_again(self, pick, images):
+        """Send a request once more under its key, or another one of more images or fewer."""
+        job_id = self._job(pick)["id"]
+        key, job = self.jobs[job_id]
+        job = job | {"images": max(job["images"] + images, 1)}
+        before = self.rows()
+        with self.refused_if(job != self.jobs[job_id][1]):
+            same = self.scene.submit(**job, prefix=key, idempotency_key=key)
+            assert same == job_id, "a request was taken for another one"
+        assert self.rows() == before, "a request that was known changed something"
+
     @rule(pick=PICK)
     def cancel(self, pick):
         job = self._job(pick)
-        with self._refused_if(job["state"] in FINAL):
+        with self.refused_if(job["state"] in FINAL):
             cancel_job(database=self.database, job_id=job["id"])
 
-    @precondition(lambda self: self.jobs)
     @rule(pick=PICK)
     def pause(self, pick):
         job = self._job(pick)
-        with self._refused_if(job["state"] in FINAL or job["cancel_requested_at"] or job["stopped_at"]):
+        with self.refused_if(job["state"] in FINAL or job["cancel_requested_at"] or job["stopped_at"]):
             pause_job(database=self.database, job_id=job["id"])
 
-    @precondition(lambda self: self.jobs)
     @rule(pick=PICK)
     def resume(self, pick):
         job = self._job(pick)
-        with self._refused_if(job["state"] in FINAL or job["cancel_requested_at"] or job["stopped_at"]):
+        with self.refused_if(job["state"] in FINAL or job["cancel_requested_at"] or job["stopped_at"]):
             resume_job(database=self.database, queue=self.queue, job_id=job["id"])
 
-    @precondition(lambda self: self.jobs)
     @rule(pick=PICK)
     def retry(self, pick):
         job = self._job(pick)
         is_retryable = job["state"] in FINAL - {"cancelled"} and job["failed_images"] > 0
-        with self._refused_if(not is_retryable):
+        with self.refused_if(not is_retryable):
             retry_failed(database=self.database, queue=self.queue, job_id=job["id"], chunk_size=2)
         if is_retryable:
             failed = [id_ for id_, (of, state, _) in self.ended_items.items() if (of, state) == (job["id"], "failed")]
@@ -127,41 +99,92 @@ class Ownership(RuleBasedStateMachine):
 
     @rule()
     def claim(self):
-        self._claim()
+        self.make_claim()
 
     @precondition(lambda self: self.claims)
-    @rule(pick=PICK, renews=st.booleans())
-    def look(self, pick, renews):
-        claim = self._pick_claim(pick)
-        (found,) = look_after(database=self.database, chunks=[claim.chunk], renew_for_s=LEASE_S if renews else None)
-        assert (found is not Lease.LOST) == self._is_current(claim) or claim.may_be_settled, "a look was wrong"
-        if found is Lease.LOST:
-            claim.is_over = True
-        elif renews:
-            claim.runs_out_at = self.now + LEASE_S
-        if found is Lease.STOPPED:
-            self._complete(claim, failed=set(), stopped=True, done=1)
-
-    @precondition(lambda self: self.claims)
-    @rule(pick=PICK, failed=st.sets(st.integers(0, 2)))
-    def complete(self, pick, failed):
-        self._complete(self._pick_claim(pick), failed=failed)
+    @rule(pick=PICK, failed=FAILED)
+    def finish(self, pick, failed):
+        self.finish_chunk(self._pick_claim(pick), failed)
 
     @precondition(lambda self: self.claims)
     @rule(pick=PICK, why=st.sampled_from(Release))
-    def release(self, pick, why):
-        claim = self._pick_claim(pick)
-        was_current = self._is_current(claim)
-        release_chunk(database=self.database, chunk=claim.chunk, why=why, fault="Error", backoff=BACKOFF)
-        claim.is_over = True
-        if was_current and not claim.may_be_settled and why is not Release.STOPPED:
-            self.rests_until[claim.chunk.chunk_id] = self.now + LEAST_REST_S
+    def give_back(self, pick, why):
+        self.release(self._pick_claim(pick), why)
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=PICK, act=ACT)
+    def act(self, pick, act):
+        self.act_on(self._pick_claim(pick), act)
+
+    # Chains of it that are rare by chance.
+
+    @rule(acts=st.permutations(ACTS), reconciled=st.booleans(), finishes_first=st.booleans())
+    def come_back_late(self, acts, reconciled, finishes_first):
+        """A worker is silent until others have taken over its chunk, and then goes on as if nothing had happened."""
+        late = self.claim_something()
+        self.pass_time(AGES_S)
+        if reconciled:
+            self.tick()
+        successor = self.take_over(late)
+        if successor and finishes_first:
+            self.finish_chunk(successor, set())
+        for act in acts:
+            self.act_on(late, act)
+        if successor and not finishes_first:
+            self.finish_chunk(successor, set())
+
+    @rule(why=st.sampled_from(Release))
+    def give_back_and_look(self, why):
+        """A chunk comes back while others look for work."""
+        self.release(self.claim_something(), why)
+        self.look_for_work()
+
+    @rule(failed=FAILED)
+    def work_for_long(self, failed):
+        """A worker takes longer than a lease and renews it in time: nobody else gets its chunk."""
+        claim = self.claim_something()
+        for _ in range(2):
+            self.pass_time(LEASE_S - 5)
+            if self.act_on(claim, "renew") is not Lease.HELD:
+                return
+            self.tick()
+            self.look_for_work()
+        self.finish_chunk(claim, failed)
+
+    @rule(why=st.sampled_from(["cancelled", "failed", "paused"]), reconciled=st.booleans(), act=ACT)
+    def stop_in_work(self, why, reconciled, act):
+        """A job is cancelled, has too many failures or is paused while somebody holds a chunk of it."""
+        self.submit({"images": 2, "chunk_size": 1, "deadline_s": None, "max_failed_share": 0.0})
+        job_id = max(self.jobs)
+        held, other = self.take_all_of(job_id)
+        if why == "failed":
+            self.finish_chunk(other, {0})
+        else:
+            (cancel_job if why == "cancelled" else pause_job)(database=self.database, job_id=job_id)
+            self.release(other, Release.STOPPED)
+        if reconciled:
+            self.tick()
+        self.look_for_work()
+        self.pass_time(AGES_S)
+        self.look_for_work()
+        self.act_on(held, act)
+
+    @rule(lost=st.integers(0, MAX_ATTEMPTS), seconds=SECONDS, act=ACT)
+    def wear_out(self, lost, seconds, act):
+        """Workers with one chunk are lost one after the other, and the last of them perhaps is not."""
+        claim = self.claim_something()
+        for _ in range(lost):
+            self.pass_time(AGES_S)
+            claim = self.take_over(claim) or claim
+        self.pass_time(seconds)
+        self.tick()
+        self.act_on(claim, act)
 
     # What happens by itself.
 
-    @rule(seconds=st.sampled_from([5, 30, 70, AGES_S]))
-    def pass_time(self, seconds):
-        self._pass_time(seconds)
+    @rule(seconds=SECONDS)
+    def wait(self, seconds):
+        self.pass_time(seconds)
 
     @rule()
     def flush_broker(self):
@@ -169,182 +192,60 @@ class Ownership(RuleBasedStateMachine):
 
     @rule()
     def reconcile(self):
-        self._reconcile()
+        self.tick()
 
     # What must be true at any moment.
 
     @invariant()
-    def every_total_is_what_counting_gives(self):
-        for job in self._rows("jobs"):
-            items = [item for item in self._rows("job_items") if item["job_id"] == job["id"]]
-            states = Counter(item["state"] for item in items)
-            counted = [states[state] for state in ("pending", "succeeded", "failed", "cancelled")]
-            kept = [job[f"{state}_images"] for state in ("pending", "succeeded", "failed", "cancelled")]
-            assert kept == counted, "totals differ"
-            shown = {item["result_id"] for item in items if item["result_id"]}
-            defects = sum(result["defect_count"] for result in self._rows("results") if result["id"] in shown)
-            assert job["defects"] == defects, "defects differ"
-
-    @invariant()
-    def an_image_ends_once_and_in_one_way(self):
-        for item in self._rows("job_items"):
-            end = (item["job_id"], item["state"], item["result_id"])
-            if item["id"] in self.ended_items:
-                assert self.ended_items[item["id"]] == end, "an image ended twice"
-            elif item["state"] != "pending":
-                self.ended_items[item["id"]] = end
-            assert (item["result_id"] is not None) == (item["state"] == "succeeded"), "a result without success"
-            assert (item["error_code"] is not None) == (item["state"] == "failed"), "an error without failure"
-
-    @invariant()
-    def no_result_is_there_twice(self):
-        keys = [(row["image_id"], row["model_version_id"], row["params_sha256"]) for row in self._rows("results")]
-        assert len(keys) == len(set(keys)), "a result twice"
-        assert len(self._rows("defects")) == sum(row["defect_count"] for row in self._rows("results"))
-
-    @invariant()
-    def a_job_has_ended_if_and_only_if_nothing_of_it_is_owed(self):
-        owed = Counter(row["job_id"] for row in self._rows("chunks") if row["state"] in {"pending", "running"})
-        for job in self._rows("jobs"):
-            assert (job["state"] in FINAL) == (owed[job["id"]] == 0), "a job has ended wrongly, or not at all"
-
-    @invariant()
-    def an_image_that_is_owed_is_in_a_chunk_that_is_owed(self):
-        owed = {row["id"] for row in self._rows("chunks") if row["state"] in {"pending", "running"}}
-        for item in self._rows("job_items"):
-            assert item["state"] != "pending" or item["chunk_id"] in owed, "an image was lost"
+    def everything_is_in_order(self):
+        check_order(self.rows(), self.ended_items)
 
     def teardown(self):
         """Let everything that was accepted come out, by what a system does without anybody's hand."""
-        for job in self._rows("jobs"):
+        for job in self.rows()["jobs"]:
             if job["paused_at"] and not job["cancel_requested_at"] and not job["stopped_at"]:
                 resume_job(database=self.database, queue=self.queue, job_id=job["id"])
         self.queue.messages.clear()
-        for _ in range(20):
-            self._pass_time(AGES_S)
-            self._reconcile()
+        for _ in range(6):
+            if all(job["state"] in FINAL for job in self.rows()["jobs"]):
+                break
+            self.pass_time(AGES_S)
+            self.tick()
             while self.queue.messages:
                 self.queue.messages.pop()
-                claim = self._claim()
+                claim = self.make_claim()
                 if claim is not None:
-                    self._complete(claim, failed=set())
-            if all(job["state"] in FINAL for job in self._rows("jobs")):
-                break
-        assert all(job["state"] in FINAL for job in self._rows("jobs")), "something never ended"
-        assert all(item["state"] != "pending" for item in self._rows("job_items"))
-        self.every_total_is_what_counting_gives()
-        self.an_image_ends_once_and_in_one_way()
-        self.no_result_is_there_twice()
+                    self.finish_chunk(claim, set())
+        assert all(job["state"] in FINAL for job in self.rows()["jobs"]), "something never ended"
+        self.everything_is_in_order()
 
     # How it is done.
 
-    def _claim(self):
-        chunk = claim_next_chunk(
-            database=self.database, owner="worker", lease_s=LEASE_S, max_attempts=MAX_ATTEMPTS, backoff=BACKOFF
-        )
-        if chunk is None:
-            return None
-        job = next(job for job in self._rows("jobs") if job["id"] == chunk.job_id)
-        assert not job["paused_at"], "a paused job was claimed"
-        assert not job["cancel_requested_at"], "a cancelled job was claimed"
-        assert not job["stopped_at"], "a stopped job was claimed"
-        assert self.rests_until.pop(chunk.chunk_id, 0) <= self.now, "a chunk was claimed while it rested"
-        for other in self.claims:
-            if other.chunk.chunk_id == chunk.chunk_id:
-                # A chunk whose holder fell silent rests from the end of the lease on.
-                lost_for_s = self.now - other.runs_out_at
-                assert other.is_over or other.was_overtaken or lost_for_s >= LEAST_REST_S, "two holders"
-                other.was_overtaken = True
-        claim = Claim(chunk, runs_out_at=self.now + LEASE_S)
-        self.claims.append(claim)
-        ring_for_chunks(self.queue, chunks=1)
-        return claim
-
-    def _complete(self, claim, *, failed, stopped=False, done=None):
-        outcomes = [
-            ItemOutcome(item_id=item.item_id, error=ImageTruncated()) if number in failed else _good(item)
-            for number, item in enumerate(claim.chunk.items[:done])
-        ]
-        accepted = complete_chunk(database=self.database, chunk=claim.chunk, outcomes=outcomes, stopped=stopped)
-        assert accepted == self._is_current(claim) or claim.may_be_settled, "a late holder wrote, or a holder did not"
-        claim.is_over = True
-
-    def _is_current(self, claim):
-        return not claim.is_over and not claim.was_overtaken
-
-    def _reconcile(self):
-        reconcile(
-            database=self.database,
-            queue=self.queue,
-            resend_after_s=60,
-            max_attempts=MAX_ATTEMPTS,
-            backoff=BACKOFF,
-        )
-        for claim in self.claims:
-            claim.may_be_settled |= claim.runs_out_at <= self.now
-
-    def _pass_time(self, seconds):
-        self.now += seconds
-        with self.database.transaction() as session:
-            past = {"past": f"{seconds} seconds"}
-            session.execute(
-                text(
-                    "UPDATE chunks SET lease_expires_at = lease_expires_at - CAST(:past AS interval),"
-                    " next_run_at = next_run_at - CAST(:past AS interval)"
-                ),
-                past,
-            )
-            session.execute(text("UPDATE jobs SET deadline_at = deadline_at - CAST(:past AS interval)"), past)
-
     def _job(self, pick):
-        job_id = self.jobs[pick % len(self.jobs)]
-        return next(job for job in self._rows("jobs") if job["id"] == job_id)
+        jobs = self.rows()["jobs"]
+        return jobs[pick % len(jobs)]
 
     def _pick_claim(self, pick):
         # The newest first: most of the others are over.
         return self.claims[-1 - pick % len(self.claims)]
 
-    def _rows(self, table):
-        with self.database.transaction() as session:
-            return session.execute(text(f"SELECT * FROM {table} ORDER BY id")).mappings().all()  # noqa: S608
 
-    @contextmanager
-    def _refused_if(self, expected):
-        refused = False
-        try:
-            yield
-        except Conflict:
-            refused = True
-        assert refused == bool(expected), "a request was refused wrongly, or not at all"
-
-
-def _good(item):
-    """One of few pictures, so that jobs share results; one in three has a defect."""
-    content = f"picture {item.item_id % 3}"
-    return succeeded(item, content=content, defects=(replace(DEFECT),) if item.item_id % 3 == 0 else ())
-
-
-def drive(url, *, examples, steps, seeded):
-    """Run the machine; a seeded run is the same every time and stops at the first finding."""
+def drive(url, *, examples=EXAMPLES, seeded_by=None):
+    """Run the machine until its first finding; without a seed it is the same every time."""
     database = Database(url, pool_size=1)
-    phases = [Phase.generate] if seeded else [Phase.generate, Phase.shrink]
+    machine = type("Ownership", (Ownership,), {"database": database})
     wanted = settings(
         max_examples=examples,
-        stateful_step_count=steps,
-        derandomize=seeded,
-        phases=phases,
+        stateful_step_count=STEPS,
+        derandomize=seeded_by is None,
+        phases=[Phase.generate],
         database=None,
         deadline=None,
         print_blob=False,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    machine = type("Ownership", (Ownership,), {"database": database})
     try:
-        run_state_machine_as_test(machine, settings=wanted)
+        run_state_machine_as_test(machine if seeded_by is None else seed(seeded_by)(machine), settings=wanted)
     finally:
         database.close()
-
-
-if __name__ == "__main__":
-    drive(sys.argv[1], examples=int(sys.argv[2]), steps=int(sys.argv[3]), seeded=True)

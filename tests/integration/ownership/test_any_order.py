@@ -6,4 +6,4 @@ from tests.integration.ownership.machine import drive
 
 
 def test_whatever_happens_in_whatever_order_nothing_is_lost_nothing_is_done_twice_and_everything_ends(migrated_url):
-    drive(migrated_url, examples=40, steps=40, seeded=True)
+    drive(migrated_url)
