@@ -279,7 +279,10 @@ def retry(
     watch: Annotated[bool, typer.Option("--watch", metavar="", help="Stay until the job has ended.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the images of a job that failed or were cancelled to work again."""
+    """Put the failed images of an ended job to work again; a cancelled job stays as it is.
+
+    A deadline that has passed, and a share of failures that stopped the job, no longer hold.
+    """
     with open_client() as client:
         job = client.jobs.retry(job_id)
         if watch:

@@ -101,21 +101,33 @@ def environment(connections, bare_environment, tmp_path_factory):
 @pytest.fixture(scope="module")
 def system(environment, tmp_path_factory):
     """API and worker, running, with one model version in service."""
+    with _running(environment, tmp_path_factory.mktemp("system"), "api", "worker"):
+        yield let_in(environment)
+
+
+@pytest.fixture(scope="module")
+def idle_system(environment, tmp_path_factory):
+    """The API, running, with one model version in service, and nobody who works."""
+    with _running(environment, tmp_path_factory.mktemp("idle"), "api"):
+        yield let_in(environment)
+
+
+@contextmanager
+def _running(environment, directory, *names):
     upgrade(environment["DEFECTOSCOPE_DATABASE__URL"])
-    directory = tmp_path_factory.mktemp("system")
     celery = ("-m", "celery", "--quiet", "-A", "worker.app", "worker", "-Q", "control,inspection")
     commands = {"api": ("-m", "api"), "worker": (*celery, "--without-mingle", "--without-gossip")}
     processes = []
     try:
-        for name, arguments in commands.items():
+        for name in names:
             with (directory / f"{name}.log").open("wb") as log:
                 process = subprocess.Popen(
-                    [sys.executable, *arguments], env=environment, stdout=log, stderr=subprocess.STDOUT
+                    [sys.executable, *commands[name]], env=environment, stdout=log, stderr=subprocess.STDOUT
                 )
             processes.append(process)
         _wait_until_ready(environment["DEFECTOSCOPE_API__URL"], directory / "api.log")
         _publish_model(environment, directory)
-        yield let_in(environment)
+        yield
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
