@@ -368,6 +368,10 @@ class InspectionBroken(Fault):
     """The inspection of this image ended in an unexpected error, several times; the log has its trace."""
 
 
+class OutOfMemory(Fault):
+    """The memory of this process is used up; what it worked on is tried again."""
+
+
 class Unexpected(Fault):
     """An unexpected error occurred; the log has its trace under this id."""
 

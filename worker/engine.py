@@ -16,6 +16,9 @@ from worker.device import CPU, RUNTIME_ERRORS, EngineOptions, open_session
 #: Words of ONNX Runtime, CUDA, cuDNN and cuBLAS for a lack of memory: fewer images at once may still fit.
 _OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "alloc_failed", "bad allocation", "bad_alloc")
 
+#: What a call ends in. A lack of memory comes from numpy as well as from the runtime, whose std::bad_alloc it is.
+_RUN_ERRORS = (*RUNTIME_ERRORS, MemoryError)
+
 #: Words of a GPU that has failed. Such an error stays: every later call of the process fails as well.
 _DEVICE_FAILED = (
     "cuda failure",
@@ -58,7 +61,7 @@ class OnnxEngine:
         """
         try:
             (probabilities,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: images})
-        except RUNTIME_ERRORS as exc:
+        except _RUN_ERRORS as exc:
             raise self._named(exc) from exc
         return np.asarray(probabilities, dtype=np.uint8)
 
@@ -91,7 +94,7 @@ class OnnxEngine:
             if buffers is None:
                 buffers = self._buffers[len(images)] = _Buffers(self._session, len(images), self.contract)
             probabilities = buffers.run(images)
-        except RUNTIME_ERRORS as exc:
+        except _RUN_ERRORS as exc:
             raise self._named(exc) from exc
         return list(probabilities), perf_counter() - started
 
@@ -110,7 +113,7 @@ class OnnxEngine:
 
     def _named(self, exc: Exception) -> EngineFailed | DeviceLost:
         words = str(exc).lower()
-        if any(word in words for word in _OUT_OF_MEMORY):
+        if isinstance(exc, MemoryError) or any(word in words for word in _OUT_OF_MEMORY):
             self.batch_size = max(1, self.batch_size // 2)
             self._buffers.clear()
             return EngineOutOfMemory(f"The model needs more memory than there is: {exc}")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from defectoscope import connect
 from defectoscope.database import Database
-from defectoscope.errors import CallerError, DeviceLost, Fault, ProviderUnavailable
+from defectoscope.errors import CallerError, DeviceLost, EngineOutOfMemory, Fault, ProviderUnavailable
 from defectoscope.inspection.chunks import ClaimedChunk
 from defectoscope.inspection.completion import ItemOutcome
 from defectoscope.inspection.sources import InputBuckets
@@ -88,11 +88,12 @@ class InspectionLine:
 
         Raises:
             NotNow, ProviderUnavailable: a server or this machine's GPU is away; the chunk is not to blame.
+            EngineOutOfMemory: not even one image fits, now and here; later or elsewhere it may.
         """
         try:
             model = self.models.get(chunk.model_version)
             return self._pipeline.process(chunk, model=model, is_wanted=is_wanted)
-        except ProviderUnavailable:
+        except (ProviderUnavailable, EngineOutOfMemory):
             raise
         except (Fault, CallerError) as exc:
             return [ItemOutcome(item_id=item.item_id, error=exc) for item in chunk.items]

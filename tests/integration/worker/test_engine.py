@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import resource
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from defectoscope.errors import EngineFailed, InvalidModel, ProviderUnavailable
+from defectoscope.errors import EngineFailed, EngineOutOfMemory, InvalidModel, ProviderUnavailable
 from tests.models import CONTRACT, write_dark_is_defect
 from worker.device import EngineOptions, check_device
 from worker.engine import OnnxEngine
+from worker.lane import Lane
 
 CPU = EngineOptions(device="cpu", intra_op_threads=1)
 
@@ -27,6 +31,34 @@ def test_the_engine_runs_any_number_of_images_and_knows_its_contract(engine):
     assert np.array_equal(engine(images[:1]), probabilities[:1])
     assert seconds > 0
     assert (engine.contract, engine.provider) == (CONTRACT, "CPUExecutionProvider")
+
+
+@contextmanager
+def little_memory(more_bytes):
+    """Let this process take no more address space than so much beyond what it has."""
+    used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used_bytes + more_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_a_lack_of_memory_in_a_call_is_named_and_the_lane_goes_on(tmp_path):
+    contract = replace(CONTRACT, input_size_wh=(4096, 4096))
+    path = write_dark_is_defect(tmp_path / "large.onnx", contract)
+    engine = OnnxEngine(path, options=replace(CPU, batch_size=1))
+    image = np.full((4096, 4096, 3), 10, dtype=np.uint8)
+    lane = Lane(on_lost=lambda _: None)
+
+    with little_memory(2**25):
+        failure = lane.submit(engine, image).exception(timeout=30)
+    output = lane.submit(engine, image).result(timeout=60)
+    lane.end()
+
+    assert isinstance(failure, EngineOutOfMemory)
+    assert output.probabilities[0, 0] == 245
 
 
 def test_images_of_another_size_are_refused(engine):
