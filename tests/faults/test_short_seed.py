@@ -23,6 +23,8 @@ def test_whatever_dies_every_accepted_image_ends_once_and_as_without_faults(serv
     verdict = outcome.verdict
     assert verdict.is_kept, tell_seed(outcome)
     assert verdict.accepted > 100
+    assert outcome.telling.flaws == {}, tell_seed(outcome)
+    assert outcome.telling.told == outcome.jobs
     assert outcome.kills == count_kills(faults) >= 7
     # One run has too few for a percentile: the median here, p95 in `make faults`.
     assert percentile(outcome.recoveries_s[Part.ALONE], 50) < LEASE_S + 15, tell_seed(outcome)
