@@ -24,12 +24,15 @@ from worker.inspector import Inspector
 
 PARTS = {f"part-{seed}.png": draw_part(height=256, width=256, seed=seed)[0] for seed in range(6)}
 FILES = {name: encode(pixels, "PNG") for name, pixels in PARTS.items()}
+# A job waits for workers that die one after the other.
+pytestmark = pytest.mark.timeout(400)
+
 #: 100 megapixels in 300 kB: 300 MB of colours, and more while it is inspected.
 HUGE = encode(np.zeros((10_000, 10_000, 3), dtype=np.uint8), "PNG", compress_level=1)
 #: What a worker may take beyond what it has when it is warm.
 MORE_BYTES = 150 * 2**20
 LEASE_S = 3
-OVER_WITHIN_S = 120.0
+OVER_WITHIN_S = 200.0
 
 
 @pytest.fixture
