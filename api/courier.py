@@ -106,5 +106,8 @@ class Courier:
                 self._tidied_at = time.monotonic()
         if is_due:
             tidy_deliveries(
-                database=self._database, max_attempts=self._retry.max_attempts, keep_days=self._settings.keep_days
+                database=self._database,
+                max_attempts=self._retry.max_attempts,
+                keep_days=self._settings.keep_days,
+                dead_keep_days=self._settings.dead_keep_days,
             )

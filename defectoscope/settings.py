@@ -39,6 +39,9 @@ class DatabaseSettings(_Section):
     url: SecretStr | None = Field(None, description="postgresql+psycopg://user:password@host:port/name")
     pool_size: int = Field(8, ge=1, description="connections each process keeps open")
     statement_timeout_s: int = Field(60, ge=1, description="PostgreSQL ends a statement that runs longer")
+    audit_keep_days: int = Field(
+        400, ge=30, le=36_500, description="lines of the audit log, and tokens that ended, are kept so long"
+    )
 
 
 class QueueSettings(_Section):
@@ -224,6 +227,7 @@ class WebhookSettings(_Section):
     retry_first_s: float = Field(10, gt=0, description="pause after the first attempt; each further one is thrice it")
     retry_longest_s: float = Field(12 * 3600, gt=0, description="longest pause between two attempts")
     keep_days: int = Field(30, ge=1, description="records of what was delivered are kept so long")
+    dead_keep_days: int = Field(90, ge=1, description="deliveries that were given up can be sent again for so long")
     ports: Annotated[tuple[int, ...], NoDecode] = Field((443, 8443), description="ports that are connected to")
     http_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="hosts that may be sent to without TLS, as they stand in the address"

@@ -1,4 +1,7 @@
-"""The worker's share in retention and collecting: some steps at a time, then the next worker is asked to go on."""
+"""The worker's share in retention and collecting: some steps at a time, then the next worker is asked to go on.
+
+Once a day it also follows the rules of retention and forgets old lines of the audit log, before the walk begins.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from datetime import timedelta
 import structlog
 
 from defectoscope import connect
+from defectoscope.access.forgetting import forget_old
 from defectoscope.database import Database
 from defectoscope.errors import CollectionRunning, NotNow
 from defectoscope.objects import apply_rules, collect
@@ -40,7 +44,7 @@ def collect_some(settings: Settings, *, database: Database, storage: Storage, qu
             every=timedelta(seconds=settings.storage.collect_interval_s),
             stop_after_s=_STOP_AFTER_S,
             uploads=Buckets(connect.s3_config(settings)),
-            prepare=lambda: apply_rules(database, stop_after_s=_STOP_AFTER_S),
+            prepare=lambda: _give_up(database, audit_keep_days=settings.database.audit_keep_days),
         )
     except CollectionRunning:
         log.debug("collection.held")
@@ -50,3 +54,8 @@ def collect_some(settings: Settings, *, database: Database, storage: Storage, qu
         return
     if done is not None and not done.is_finished:
         send_or_leave(queue, [messages.collect_objects()])
+
+
+def _give_up(database: Database, *, audit_keep_days: int) -> None:
+    forget_old(database, days=audit_keep_days, stop_after_s=_STOP_AFTER_S)
+    apply_rules(database, stop_after_s=_STOP_AFTER_S)

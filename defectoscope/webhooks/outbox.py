@@ -91,7 +91,7 @@ _COUNT = text("""
 """)
 _FORGET = text("""
     DELETE FROM webhook_deliveries WHERE id IN (
-        SELECT id FROM webhook_deliveries WHERE state = 'delivered' AND finished_at IS NOT NULL
+        SELECT id FROM webhook_deliveries WHERE state = :state AND finished_at IS NOT NULL
             AND finished_at < now() - make_interval(days => :keep_days)
         ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED
     )
@@ -244,8 +244,16 @@ def read_outbox(session: Session) -> OutboxFigures:
     return OutboxFigures(pending=pending, dead=dead, oldest_pending_s=max(0.0, float(oldest_s)))
 
 
-def tidy_deliveries(*, database: Database, max_attempts: int, keep_days: int) -> None:
-    """Give up what kills every process that sends it, and forget some of what was delivered long ago."""
+def tidy_deliveries(*, database: Database, max_attempts: int, keep_days: int, dead_keep_days: int) -> None:
+    """Give up what kills every process that sends it, and forget some of what was delivered or given up long ago.
+
+    Args:
+        database: the outbox.
+        max_attempts: after which a delivery whose sender stopped is given up.
+        keep_days: for what was delivered.
+        dead_keep_days: for what was given up, until then somebody can have it sent again.
+    """
     with database.transaction() as session:
         session.execute(_BURY, {"max_attempts": max_attempts})
-        session.execute(_FORGET, {"keep_days": keep_days, "limit": _DELETED_AT_ONCE})
+        for state, days in ((DeliveryState.DELIVERED, keep_days), (DeliveryState.DEAD, dead_keep_days)):
+            session.execute(_FORGET, {"state": state.value, "keep_days": days, "limit": _DELETED_AT_ONCE})

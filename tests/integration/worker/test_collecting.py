@@ -75,3 +75,17 @@ def test_a_worker_collects_when_it_is_time(bench):
         ).all()
     # One walk, which found the model and the orphan, and spared it for its youth.
     assert walks == [(2, 0)]
+
+
+def test_a_worker_forgets_old_lines_of_the_audit_log_once_a_day(bench):
+    line = "INSERT INTO audit_entries (created_at, actor, action, request_id) VALUES (now() - :age, 'a', :action, 'r')"
+    for action, age in {"old": timedelta(days=401), "young": timedelta(days=399)}.items():
+        execute(bench, line, action=action, age=age)
+
+    bench.inspector.collect_objects()
+    execute(bench, line, action="old, of the day after", age=timedelta(days=401))
+    bench.inspector.collect_objects()
+
+    with bench.database.transaction() as session:
+        left = session.scalars(text("SELECT action FROM audit_entries ORDER BY id")).all()
+    assert left == ["young", "old, of the day after"]
