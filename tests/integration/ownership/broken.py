@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 #: A finding ends a run, and mostly comes within the first thirty examples; more cost nothing then.
 EXAMPLES = 100
+TIMEOUT_S = 170
 #: What takes long to import and is not ours: done once, before the processes part.
 _OF_OTHERS = ["boto3", "hypothesis.stateful", "onnx", "psycopg", "sqlalchemy.orm", "structlog"]
-
-
-def open_processes():
-    """Return an executor with a fresh process for each call."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_OF_OTHERS)
-    return ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1)
 
 
 def find(directory, url):
@@ -26,6 +19,24 @@ def find(directory, url):
     Returns:
         What it found, the last first: when a finding ends a run, letting everything come out may find more.
     """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_OF_OTHERS)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_drive, args=(str(directory), url, sender))
+    process.start()
+    sender.close()
+    try:
+        assert receiver.poll(TIMEOUT_S), "the machine does not come to an end"
+        # Nothing to receive, which is an error here: the process ended in something that is no finding.
+        return receiver.recv()
+    finally:
+        receiver.close()
+        process.terminate()
+        process.join()
+        process.close()
+
+
+def _drive(directory, url, sender):
     sys.path.insert(0, directory)
     from tests.integration.ownership.machine import drive  # noqa: PLC0415 -- not before the path is set
 
@@ -36,7 +47,7 @@ def find(directory, url):
         drive(url, examples=EXAMPLES)
     except AssertionError as exc:
         findings.extend(_chain(exc))
-    return findings
+    sender.send(findings)
 
 
 def _chain(exc):

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.ownership.broken import find, open_processes
+from tests.integration.ownership.broken import find
 from tests.integration.ownership.guards import GUARDS
 from tests.integration.ownership.keys import without_unique_key
 
 REPOSITORY = Path(__file__).parents[3]
-TIMEOUT_S = 170
 
 
 @dataclass(frozen=True)
@@ -35,23 +34,17 @@ def package(tmp_path):
     return Package(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def processes():
-    with open_processes() as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("guard", [pytest.param(guard, id=guard.name) for guard in GUARDS])
-def test_without_a_guard_the_machine_finds_what_goes_wrong(processes, package, migrated_url, guard):
+def test_without_a_guard_the_machine_finds_what_goes_wrong(package, migrated_url, guard):
     package.take(guard)
 
-    findings = processes.submit(find, str(package.directory), migrated_url).result(TIMEOUT_S)
+    findings = find(package.directory, migrated_url)
 
     assert any(finding.startswith(guard.finding) for finding in findings), findings
 
 
-def test_without_the_unique_key_of_results_the_machine_finds_one_twice(processes, package, migrated_url):
+def test_without_the_unique_key_of_results_the_machine_finds_one_twice(package, migrated_url):
     with without_unique_key(migrated_url, "results", "image_id, model_version_id, params_sha256"):
-        findings = processes.submit(find, str(package.directory), migrated_url).result(TIMEOUT_S)
+        findings = find(package.directory, migrated_url)
 
     assert "a result is there twice" in findings
