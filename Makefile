@@ -35,7 +35,7 @@ up: setup  ## Run everything on this machine until Ctrl-C
 test: setup  ## Run every test
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile
 
-fuzz: setup  ## Feed 100 000 damaged and hostile inputs to everything that reads any (half an hour on 2 cores)
+fuzz: setup  ## Feed 100 000 damaged and hostile inputs to everything that reads any (five minutes on 2 cores)
 	@$(BIN)/python -m tests.fuzz
 
 lint: setup  ## Check style and formatting

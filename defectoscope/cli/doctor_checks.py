@@ -43,6 +43,7 @@ PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("prometheus-client",),
         ("psycopg",),
         ("pydantic-settings",),
+        ("redis",),
         ("rich",),
         ("sqlalchemy",),
         ("structlog",),
