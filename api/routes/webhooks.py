@@ -20,6 +20,7 @@ from defectoscope.webhooks.endpoints import (
     enable_webhook,
     list_webhooks,
     register_webhook,
+    rotate_secret,
     view_webhook,
 )
 
@@ -86,6 +87,15 @@ def enable(services: Parts, webhook_id: WebhookId) -> WebhookOut:
         enable_webhook(session, webhook_id)
     services.courier.wake()
     return _show(services, webhook_id)
+
+
+@router.post("/{webhook_id}/rotate", **requires(AccessScope.ADMIN))
+def rotate(services: Parts, webhook_id: WebhookId) -> NewWebhookOut:
+    """Make a new secret, which is in this answer alone; the one before signs beside it for a day."""
+    with services.database.transaction() as session:
+        made = rotate_secret(session, webhook_id)
+        webhook = WebhookOut.of(view_webhook(session, webhook_id))
+    return NewWebhookOut(webhook=webhook, secret=made.secret)
 
 
 @router.post("/{webhook_id}/test", status_code=201, **requires(AccessScope.ADMIN))

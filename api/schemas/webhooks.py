@@ -22,6 +22,8 @@ _WEBHOOK = {
     "kinds": ["job.finished", "model.*"],
     "created_at": "2026-11-23T03:12:00Z",
     "disabled_at": None,
+    "disabled_reason": None,
+    "previous_secret_until": None,
     "failures": 0,
     "pending": 1,
     "dead": 0,
@@ -51,6 +53,8 @@ class WebhookOut(Body):
     kinds: list[str]
     created_at: Moment
     disabled_at: Moment | None = Field(description="nothing is sent while this is set")
+    disabled_reason: str | None = Field(description="null where somebody disabled it")
+    previous_secret_until: Moment | None = Field(description="until then the secret before the last rotation signs too")
     failures: Count = Field(description="attempts in a row that failed")
     pending: Count = Field(description="deliveries that are owed")
     dead: Count = Field(description="deliveries that were given up")
@@ -66,6 +70,8 @@ class WebhookOut(Body):
             kinds=row.kinds,
             created_at=row.created_at,
             disabled_at=row.disabled_at,
+            disabled_reason=row.disabled_reason,
+            previous_secret_until=row.previous_secret_until,
             failures=row.failures,
             pending=view.pending,
             dead=view.dead,

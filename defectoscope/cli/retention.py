@@ -88,7 +88,7 @@ def apply(
     verb = "would be given up" if dry_run else "were given up"
     answer(
         {"dry_run": dry_run, "rows": {str(rule): count for rule, count in counts.items()}},
-        f"{total} results and images {verb} under {len(counts)} rules.",
+        f"{total} results and images {verb} under {len(counts)} rule{'' if len(counts) == 1 else 's'}.",
         as_json=as_json,
     )
 

@@ -112,6 +112,8 @@ def show(webhook_id: WebhookId, as_json: JsonOption = False) -> None:
         "kinds": ", ".join(webhook["kinds"]),
         "created": format_time(webhook["created_at"]),
         "disabled": format_time(webhook["disabled_at"]),
+        "because": webhook["disabled_reason"],
+        "old secret until": format_time(webhook["previous_secret_until"]),
         "failed in a row": webhook["failures"] or None,
         "pending": webhook["pending"],
         "dead": webhook["dead"],
@@ -141,6 +143,19 @@ def enable(webhook_id: WebhookId, as_json: JsonOption = False) -> None:
     with open_client() as client:
         webhook = client.webhooks.enable(webhook_id)
     answer(webhook, f"Webhook {webhook_id} is enabled, with {webhook['pending']} owed.", as_json=as_json)
+
+
+@app.command()
+def rotate(webhook_id: WebhookId, as_json: JsonOption = False) -> None:
+    """Make a new secret and print it, this once. The one before signs beside it for a day."""
+    with open_client() as client:
+        made = client.webhooks.rotate(webhook_id)
+    if as_json:
+        print_json(made)
+        return
+    until = format_time(made["webhook"]["previous_secret_until"])
+    note(f"Webhook {webhook_id} is signed with both secrets until {until}. The new one is shown this once:")
+    say(made["secret"])
 
 
 @app.command("test")

@@ -70,6 +70,10 @@ class WebhookCalls:
         path = f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}"
         return cast("WebhookDelivery", self.transport.call("GET", path))
 
+    def rotate(self, webhook_id: int) -> NewWebhook:
+        """Make a new secret; the one before signs beside it for a day. Sent once: each one ends the one before it."""
+        return cast("NewWebhook", self.transport.call("POST", f"/v1/webhooks/{webhook_id}/rotate"))
+
     def redeliver(self, webhook_id: int, delivery_id: int) -> WebhookDelivery:
         """Have one delivery that is over, dead or delivered, tried again."""
         path = f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver"

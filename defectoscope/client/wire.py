@@ -373,6 +373,8 @@ class Webhook(TypedDict):
     kinds: list[str]
     created_at: str
     disabled_at: str | None
+    disabled_reason: str | None
+    previous_secret_until: str | None
     failures: int
     pending: int
     dead: int

@@ -32,7 +32,10 @@ class Webhook(Base):
     url: Mapped[str]
     kinds: Mapped[list[str]] = mapped_column(ARRAY(String(64)), comment="of events: model.promoted, model.* or *")
     secret: Mapped[str] = mapped_column(comment="signs deliveries; shown once, never logged")
+    previous_secret: Mapped[str | None] = mapped_column(comment="signs beside the secret until it ends")
+    previous_secret_until: Mapped[Moment | None]
     disabled_at: Mapped[Moment | None] = mapped_column(comment="nothing is sent and nothing becomes owed while set")
+    disabled_reason: Mapped[str | None] = mapped_column(comment="null: somebody disabled it, or it is not")
     failures: Mapped[int] = mapped_column(Integer, server_default="0", comment="attempts in a row that failed")
     available_at: Mapped[Moment] = mapped_column(
         server_default=func.now(), comment="no delivery of it is claimed before: one is in work, or it rests"

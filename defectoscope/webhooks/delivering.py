@@ -54,7 +54,7 @@ def deliver_next(
     if claimed is None:
         return None
     body = body_of(claimed.event)
-    headers = headers_of(claimed.event, secret=claimed.secret, timestamp=int(now()), body=body)
+    headers = headers_of(claimed.event, secrets=claimed.secrets, timestamp=int(now()), body=body)
     # Neither the address, whose path is often a secret of the receiver's, nor the headers go into the log.
     about = log.bind(webhook=claimed.webhook_id, delivery=claimed.delivery_id, kind=claimed.event.kind)
     try:
@@ -79,7 +79,12 @@ def _record_failure(
     error: WebhookDeliveryFailed | WebhookAddressRefused,
 ) -> Outcome:
     state = end_failed(
-        database=database, claimed=claimed, retry=retry, error=error.message, status=error.details.get("status")
+        database=database,
+        claimed=claimed,
+        retry=retry,
+        error=error.message,
+        status=error.details.get("status"),
+        retry_after_s=error.details.get("retry_after_s", 0.0),
     )
     if state is None:
         return Outcome.LOST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
@@ -15,6 +16,8 @@ from defectoscope.webhooks.signature import new_secret
 
 #: An event is written with a row for each webhook that wants it, in the transaction of whoever made it happen.
 MOST_WEBHOOKS = 100
+#: After a rotation; until then the receiver has to know the new secret.
+BOTH_SIGN_FOR = timedelta(days=1)
 
 _WAKE = text("""
     UPDATE webhooks SET failures = 0, available_at = now()
@@ -67,6 +70,21 @@ def register_webhook(session: Session, *, url: str, kinds: Sequence[str], name: 
     session.add(row)
     session.flush()
     return RegisteredWebhook(webhook_id=row.id, secret=secret)
+
+
+def rotate_secret(session: Session, webhook_id: int) -> RegisteredWebhook:
+    """Give a webhook a new secret; the one it had signs beside it for a day.
+
+    Rotated again within the day, the newer of the two old ones goes on and the older one ends.
+
+    Raises:
+        WebhookNotFound: there is none.
+    """
+    row = lock_webhook(session, webhook_id)
+    row.previous_secret, row.previous_secret_until = row.secret, func.now() + BOTH_SIGN_FOR
+    row.secret = new_secret()
+    session.flush()
+    return RegisteredWebhook(webhook_id=row.id, secret=row.secret)
 
 
 def view_webhook(session: Session, webhook_id: int) -> WebhookView:
@@ -137,7 +155,7 @@ def enable_webhook(session: Session, webhook_id: int) -> None:
     session.execute(
         update(Webhook)
         .where(Webhook.id == webhook_id, Webhook.disabled_at.is_not(None))
-        .values(disabled_at=None)
+        .values(disabled_at=None, disabled_reason=None)
         .execution_options(synchronize_session=False)
     )
     wake_webhook(session, webhook_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -49,17 +50,19 @@ def body_of(event: EventFacts) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode(errors="replace")
 
 
-def headers_of(event: EventFacts, *, secret: str, timestamp: int, body: bytes) -> dict[str, str]:
+def headers_of(event: EventFacts, *, secrets: Sequence[str], timestamp: int, body: bytes) -> dict[str, str]:
     """Return the headers by which a receiver knows who sent a body, and when.
 
     Args:
         event: that the body is about.
-        secret: of the webhook.
+        secrets: of the webhook; each gives a signature, and the receiver needs one that fits.
         timestamp: of this attempt, seconds since 1970.
         body: as it is sent.
     """
     return {
         ID_HEADER: event.message_id,
         TIMESTAMP_HEADER: str(timestamp),
-        SIGNATURE_HEADER: sign(secret, message_id=event.message_id, timestamp=timestamp, body=body),
+        SIGNATURE_HEADER: " ".join(
+            sign(secret, message_id=event.message_id, timestamp=timestamp, body=body) for secret in secrets
+        ),
     }

@@ -21,6 +21,10 @@ from defectoscope.webhooks.messages import EventFacts
 _GROWTH = 3.0
 #: A webhook that fails rests no longer than this, so that it is not noticed late that its receiver is back.
 _LONGEST_REST_S = 300.0
+#: A receiver that asks for more than this is asked again before.
+_LONGEST_ASKED_S = 24 * 3600.0
+#: What a receiver answers that wants no events any more.
+_GONE = 410
 #: Rows that one transaction deletes.
 _DELETED_AT_ONCE = 1000
 
@@ -40,7 +44,9 @@ _CLAIM = text("""
         ORDER BY owed.next_attempt_at, owed.id LIMIT 1 FOR UPDATE OF owed SKIP LOCKED
     ), taken AS (
         UPDATE webhooks SET available_at = now() + make_interval(secs => :lease_s) FROM next
-        WHERE webhooks.id = next.webhook_id RETURNING webhooks.id, webhooks.url, webhooks.secret
+        WHERE webhooks.id = next.webhook_id
+        RETURNING webhooks.id, webhooks.url, webhooks.secret,
+            CASE WHEN webhooks.previous_secret_until > now() THEN webhooks.previous_secret END AS previous_secret
     )
     UPDATE webhook_deliveries AS claimed
     SET attempts = claimed.attempts + 1, lease_token = claimed.lease_token + 1, lease_owner = :owner,
@@ -49,8 +55,8 @@ _CLAIM = text("""
     FROM next, taken, events
     WHERE claimed.id = next.id AND events.id = claimed.event_id
     RETURNING claimed.id, claimed.webhook_id, claimed.lease_token, claimed.attempts, taken.url, taken.secret,
-        events.id AS event_id, events.kind, events.severity, events.subject, events.message, events.details,
-        events.created_at
+        taken.previous_secret, events.id AS event_id, events.kind, events.severity, events.subject, events.message,
+        events.details, events.created_at
 """)
 # Only a claim that is still in force may say how it ended. What became of the webhook follows from that. The webhook is
 # locked first, here and wherever both are: so nobody who deletes it waits for somebody who waits for him.
@@ -70,7 +76,11 @@ _END = text("""
     UPDATE webhooks
     SET failures = CASE WHEN :failed THEN webhooks.failures + 1 ELSE 0 END,
         available_at = now() + make_interval(secs => CASE WHEN :failed
-            THEN least(:longest_rest_s, :first_rest_s * power(:growth, least(webhooks.failures, 20))) ELSE 0 END)
+            THEN greatest(:asked_s, least(:longest_rest_s,
+                :first_rest_s * power(:growth, least(webhooks.failures, 20)))) ELSE 0 END),
+        disabled_reason = CASE WHEN :gone AND webhooks.disabled_at IS NULL
+            THEN 'The receiver answered 410 Gone.' ELSE webhooks.disabled_reason END,
+        disabled_at = CASE WHEN :gone THEN coalesce(webhooks.disabled_at, now()) ELSE webhooks.disabled_at END
     FROM ended WHERE webhooks.id = ended.webhook_id RETURNING webhooks.failures
 """)
 # A sender that dies in each attempt at one and the same delivery never says that it failed.
@@ -88,6 +98,9 @@ _COUNT = text("""
         coalesce(extract(epoch FROM now() - min(owed.created_at) FILTER (WHERE owed.state = 'pending')), 0)
     FROM webhook_deliveries AS owed JOIN webhooks ON webhooks.id = owed.webhook_id
     WHERE owed.state <> 'delivered' AND webhooks.disabled_at IS NULL
+""")
+_END_SECRETS = text("""
+    UPDATE webhooks SET previous_secret = NULL, previous_secret_until = NULL WHERE previous_secret_until < now()
 """)
 _FORGET = text("""
     DELETE FROM webhook_deliveries WHERE id IN (
@@ -138,7 +151,14 @@ class ClaimedDelivery:
     attempt: int
     url: str = field(repr=False)
     secret: str = field(repr=False)
+    #: The one before, as long as it signs too.
+    previous_secret: str | None = field(repr=False)
     event: EventFacts
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What the delivery is signed with, the newest first."""
+        return (self.secret,) if self.previous_secret is None else (self.secret, self.previous_secret)
 
 
 def claim_delivery(*, database: Database, owner: str, lease_s: float) -> ClaimedDelivery | None:
@@ -163,6 +183,7 @@ def claim_delivery(*, database: Database, owner: str, lease_s: float) -> Claimed
         attempt=row.attempts,
         url=row.url,
         secret=row.secret,
+        previous_secret=row.previous_secret,
         event=EventFacts(
             id=row.event_id,
             kind=row.kind,
@@ -181,7 +202,13 @@ def end_delivered(*, database: Database, claimed: ClaimedDelivery, status: int) 
 
 
 def end_failed(
-    *, database: Database, claimed: ClaimedDelivery, retry: RetryPolicy, error: str, status: int | None
+    *,
+    database: Database,
+    claimed: ClaimedDelivery,
+    retry: RetryPolicy,
+    error: str,
+    status: int | None,
+    retry_after_s: float = 0.0,
 ) -> DeliveryState | None:
     """Record that an attempt failed; the delivery is owed again later, or dead, and its webhook rests for a while.
 
@@ -190,15 +217,25 @@ def end_failed(
         claimed: as claimed.
         retry: when it is tried again.
         error: one sentence.
-        status: of the answer, where there was one.
+        status: of the answer, where there was one. After 410 it is dead at once, and its webhook disabled.
+        retry_after_s: how long the receiver asks to be left alone; obeyed up to a day.
 
     Returns:
         What it is now; None when the lease had run out and nothing was recorded.
     """
-    is_last = claimed.attempt >= retry.max_attempts
+    is_last = claimed.attempt >= retry.max_attempts or status == _GONE
     state = DeliveryState.DEAD if is_last else DeliveryState.PENDING
-    delay_s = retry.delay_s(claimed.attempt)
-    was_ours = _end(database, claimed, state=state, status=status, error=error, delay_s=delay_s, rest_s=retry.first_s)
+    asked_s = min(retry_after_s, _LONGEST_ASKED_S)
+    was_ours = _end(
+        database,
+        claimed,
+        state=state,
+        status=status,
+        error=error,
+        delay_s=max(retry.delay_s(claimed.attempt), asked_s),
+        rest_s=retry.first_s,
+        asked_s=asked_s,
+    )
     return state if was_ours else None
 
 
@@ -211,6 +248,7 @@ def _end(
     error: str | None,
     delay_s: float,
     rest_s: float | None,
+    asked_s: float = 0.0,
 ) -> bool:
     values: dict[str, Any] = {
         "delivery_id": claimed.delivery_id,
@@ -222,6 +260,8 @@ def _end(
         "delay_s": delay_s,
         "failed": rest_s is not None,
         "first_rest_s": rest_s or 0.0,
+        "asked_s": asked_s,
+        "gone": status == _GONE,
         "longest_rest_s": _LONGEST_REST_S,
         "growth": _GROWTH,
     }
@@ -254,6 +294,7 @@ def tidy_deliveries(*, database: Database, max_attempts: int, keep_days: int, de
         dead_keep_days: for what was given up, until then somebody can have it sent again.
     """
     with database.transaction() as session:
+        session.execute(_END_SECRETS)
         session.execute(_BURY, {"max_attempts": max_attempts})
         for state, days in ((DeliveryState.DELIVERED, keep_days), (DeliveryState.DEAD, dead_keep_days)):
             session.execute(_FORGET, {"state": state.value, "keep_days": days, "limit": _DELETED_AT_ONCE})

@@ -5,6 +5,7 @@ It follows no redirect, uses no proxy, and reads nothing of the answer but its s
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from defectoscope.webhooks.addresses import AddressRules, IpAddress, Resolver, T
 
 #: Of a reason that goes into the database.
 _REASON_LENGTH = 300
+_SECONDS = re.compile(rb"[0-9]{1,9}")
 
 
 class Sender:
@@ -74,17 +76,22 @@ class Sender:
 
         Raises:
             WebhookAddressRefused: the address may not be sent to.
-            WebhookDeliveryFailed: nobody took it; ``status`` in its details is that of the answer, if there was one.
+            WebhookDeliveryFailed: nobody took it; ``status`` in its details is that of the answer, if there was one,
+                and ``retry_after_s`` how long the receiver asks to be left alone.
         """
         target = Target.read(url, self._rules)
         addresses = resolve(target, self._rules, self._resolver)
-        status = self._post(target, addresses, body, headers)
+        status, answered = self._post(target, addresses, body, headers)
         if not HTTPStatus(200) <= status < HTTPStatus(300):
             hint = "; redirects are not followed" if 300 <= status < 400 else ""  # noqa: PLR2004 -- the class of statuses
-            raise WebhookDeliveryFailed(f"The receiver answered {status}{hint}.", status=status)
+            raise WebhookDeliveryFailed(
+                f"The receiver answered {status}{hint}.", status=status, retry_after_s=_retry_after_s(answered)
+            )
         return status
 
-    def _post(self, target: Target, addresses: Sequence[IpAddress], body: bytes, headers: Mapping[str, str]) -> int:
+    def _post(
+        self, target: Target, addresses: Sequence[IpAddress], body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, Sequence[tuple[bytes, bytes]]]:
         connection = httpcore.HTTPConnection(
             # TLS is asked for, and verified against, this name; where the connection goes is the backend's business.
             origin=httpcore.Origin(target.scheme.encode(), target.host.encode(), target.port),
@@ -101,7 +108,7 @@ class Sender:
         ]
         try:
             with connection.stream("POST", url, headers=sent, content=body) as response:
-                return response.status
+                return response.status, response.headers
         except httpcore.TimeoutException as exc:
             raise WebhookDeliveryFailed(f"The receiver did not answer within {self._timeout_s:g} s.") from exc
         except (httpcore.NetworkError, httpcore.ProtocolError) as exc:
@@ -186,3 +193,9 @@ def _left_s(ends_at: float) -> float:
         # A socket with no time left would not block at all, which is no timeout.
         raise httpcore.ReadTimeout("The time of the attempt is over.")
     return left_s
+
+
+def _retry_after_s(headers: Sequence[tuple[bytes, bytes]]) -> float:
+    """Return what a Retry-After of some seconds asks for; 0 without one. As a date it would need the other's clock."""
+    value = next((value for name, value in headers if name.lower() == b"retry-after"), b"").strip()
+    return float(value) if _SECONDS.fullmatch(value) else 0.0

@@ -80,6 +80,31 @@ def test_a_job_that_ends_is_told_of(client, register, receiver, wait_for, inspec
     assert event["data"]["details"]["images"] == {"pending": 0, "succeeded": 4, "failed": 0, "cancelled": 1}
 
 
+def test_a_webhook_of_a_receiver_that_is_gone_shows_that_it_is_disabled_and_why(client, register, wait_for, receiver):
+    receiver.answers = [410]
+    webhook_id = register()["webhook"]["id"]
+    client.post(f"/v1/webhooks/{webhook_id}/test")
+
+    wait_for(webhook_id, "dead")
+
+    shown = client.get(f"/v1/webhooks/{webhook_id}").json()
+    assert shown["disabled_at"] is not None
+    assert shown["disabled_reason"] == "The receiver answered 410 Gone."
+
+
+def test_a_new_secret_is_shown_once_and_the_old_one_goes_on_for_a_day(client, register):
+    made = register()
+    webhook_id = made["webhook"]["id"]
+
+    rotated = client.post(f"/v1/webhooks/{webhook_id}/rotate").json()
+
+    shown = client.get(f"/v1/webhooks/{webhook_id}")
+    assert rotated["secret"] != made["secret"]
+    assert rotated["webhook"] == shown.json()
+    assert shown.json()["previous_secret_until"] is not None
+    assert not {rotated["secret"], made["secret"]} & set(shown.text.split('"'))
+
+
 def test_a_secret_is_shown_once_and_never_logged(client, register, wait_for, receiver, capfd):
     receiver.answers = [500]
     made = register(path="/hook?token=of-the-receiver")

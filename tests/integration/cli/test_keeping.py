@@ -90,7 +90,7 @@ def test_rules_are_followed_at_once_when_asked(system, parts, job):
     with database.transaction() as session:
         session.execute(text("UPDATE images SET deleted_at = NULL"))
 
-    assert done.stdout == "2 results and images were given up under 1 rules.\n"
+    assert done.stdout == "2 results and images were given up under 1 rule.\n"
     assert again["rows"] == {str(rule["id"]): 0}
 
 

@@ -56,6 +56,9 @@ def test_a_webhook_from_its_creation_to_its_end(line, receiver):
     again = line.run("webhooks", "redeliver", number)
     taken = line.ask("webhooks", "test", number)
     shown = line.run("webhooks", "show", number).stdout
+    rotated = line.run("webhooks", "rotate", number)
+    line.run("webhooks", "test", number)
+    shown_later = line.run("webhooks", "show", number).stdout
     disabled = line.ask("webhooks", "disable", number)
     enabled = line.ask("webhooks", "enable", number)
     deleted = line.run("webhooks", "delete", number)
@@ -72,6 +75,9 @@ def test_a_webhook_from_its_creation_to_its_end(line, receiver):
     assert all(verify_webhook(request.body, request.headers, secret) for request in receiver.requests)
     assert receiver.url() in shown
     assert secret not in shown
+    assert (rotated.stdout.strip() != secret, rotated.stdout.strip() in shown_later) == (True, False)
+    assert "old secret until" in shown_later
+    assert verify_webhook(receiver.requests[-1].body, receiver.requests[-1].headers, rotated.stdout.strip())
     assert (disabled["disabled_at"] is None, enabled["disabled_at"] is None) == (False, True)
     assert deleted.stdout == f"Webhook {number} is gone.\n"
     assert "(webhook_not_found)" in gone.stderr

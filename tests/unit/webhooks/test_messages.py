@@ -56,7 +56,7 @@ def test_the_same_event_is_the_same_bytes_whatever_process_reads_it():
 def test_the_headers_sign_the_body():
     secret, body = new_secret(), body_of(EVENT)
 
-    headers = headers_of(EVENT, secret=secret, timestamp=1_795_000_000, body=body)
+    headers = headers_of(EVENT, secrets=[secret], timestamp=1_795_000_000, body=body)
 
     assert verify_webhook(body, headers, secret, now=lambda: 1_795_000_001)["id"] == headers["webhook-id"] == "evt_41"
 
