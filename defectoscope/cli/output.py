@@ -236,8 +236,9 @@ class _PlainBar:
             return
         self._next_at = time.monotonic() + _LINE_EVERY_S
         size = format_bytes if self._unit == "bytes" else str
-        of = "" if total is None else f" of {size(total)}"
-        note(f"{self._label}: {size(completed)}{of}{', ' if detail else ''}{detail}")
+        # Before anything can be counted the detail says more than a zero does.
+        amount = f"{size(completed)} of {size(total)}" if total is not None else size(completed) if completed else ""
+        note(f"{self._label}: {', '.join(part for part in (amount, detail) if part) or size(completed)}")
 
     def line(self, text: str) -> None:
         note(text)

@@ -233,7 +233,11 @@ def redeliver(
     with open_client() as client:
         if delivery_id is None:
             count = client.webhooks.redeliver_dead(webhook_id)
-            answer({"redelivered": count}, f"{count} dead deliveries are owed again.", as_json=as_json)
+            answer(
+                {"redelivered": count},
+                f"{count} dead {'delivery is' if count == 1 else 'deliveries are'} owed again.",
+                as_json=as_json,
+            )
             return
         delivery = client.webhooks.redeliver(webhook_id, delivery_id)
     answer(delivery, f"Delivery {delivery_id} is owed again.", as_json=as_json)

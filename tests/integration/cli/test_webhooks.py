@@ -70,7 +70,7 @@ def test_a_webhook_from_its_creation_to_its_end(line, receiver):
     assert failed.returncode == 1
     assert "The receiver answered 500." in failed.stdout
     assert [(item["kind"], item["attempts"]) for item in dead] == [("webhook.test", 1)]
-    assert again.stdout == "1 dead deliveries are owed again.\n"
+    assert again.stdout == "1 dead delivery is owed again.\n"
     assert taken["state"] == "delivered"
     assert all(verify_webhook(request.body, request.headers, secret) for request in receiver.requests)
     assert receiver.url() in shown

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from defectoscope.cli.defects import CSV_COLUMNS, print_csv
 from defectoscope.cli.job_report import group_errors, has_succeeded
 from defectoscope.cli.job_sources import read_keys
 from defectoscope.cli.moments import format_duration
-from defectoscope.cli.output import format_bytes, print_facts, print_json, print_json_items, print_table, say
+from defectoscope.cli.output import format_bytes, print_facts, print_json, print_json_items, print_table, progress, say
 from defectoscope.cli.results import place_below
 from defectoscope.cli.training import describe_epoch, read_changes
 from defectoscope.errors import InvalidRequest, InvalidStorageUri, NoImagesFound
@@ -198,3 +199,11 @@ def test_a_duration_is_in_the_unit_that_fits(seconds, text):
 )
 def test_a_size_is_in_the_unit_that_fits(count, text):
     assert format_bytes(count) == text
+
+
+def test_progress_without_a_terminal_says_what_is_known(capsys):
+    with progress("Training run 1", None) as bar:
+        time.sleep(3.1)
+        bar.show(completed=0, total=None, detail="running")
+
+    assert capsys.readouterr().err == "Training run 1: running\n"
