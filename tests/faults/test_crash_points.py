@@ -162,8 +162,7 @@ def _serve(crasher, point):
         time.sleep(0.1)
 
 
-def _post_and_die(crasher, point, path, body, **headers):
-    headers |= _login(crasher)
+def _post_and_die(crasher, point, path, body, headers):
     process, url = _serve(crasher, point)
     with pytest.raises(httpx.TransportError):
         httpx.post(f"{url}{path}", json=body, headers=headers, timeout=30, trust_env=False)
@@ -174,8 +173,7 @@ def _login(crasher):
     return bearer(make_token(crasher.settings.database.url.get_secret_value()))
 
 
-def _post(crasher, path, body, **headers):
-    headers |= _login(crasher)
+def _post(crasher, path, body, headers):
     process, url = _serve(crasher, None)
     response = httpx.post(f"{url}{path}", json=body, headers=headers, timeout=30, trust_env=False)
     process.terminate()
@@ -188,10 +186,11 @@ def test_an_api_that_dies_after_the_commit_of_a_job_has_taken_it_once(bench, cra
         bench.storage.put(f"in/{name}", data, content_type="image/png")
     images = [{"name": name, "uri": bench.uri(f"in/{name}")} for name in FILES]
     body = {"source": {"kind": "images", "images": images}}
-    key = {"Idempotency-Key": "a"}
+    # A key belongs to the token that sends it.
+    headers = {"Idempotency-Key": "a", **_login(crasher)}
 
-    _post_and_die(crasher, CrashPoint.EFFECTS_OWED, "/v1/jobs", body, **key)
-    again = _post(crasher, "/v1/jobs", body, **key)
+    _post_and_die(crasher, CrashPoint.EFFECTS_OWED, "/v1/jobs", body, headers)
+    again = _post(crasher, "/v1/jobs", body, headers)
     _finish(bench, again.json()["id"])
 
     assert (again.status_code, again.json()["id"]) == (200, 1)
@@ -206,11 +205,12 @@ def test_a_promotion_that_dies_before_its_commit_has_not_happened(bench, crasher
     with database.transaction() as session:
         lines = len(session.scalars(select(Promotion)).all())
 
-    _post_and_die(crasher, point, "/v1/models/2/promote", DECISION)
+    headers = _login(crasher)
+    _post_and_die(crasher, point, "/v1/models/2/promote", DECISION, headers)
     with database.transaction() as session:
         champion_then = find_champion(session).number
         lines_then = len(session.scalars(select(Promotion)).all())
-    again = _post(crasher, "/v1/models/2/promote", DECISION)
+    again = _post(crasher, "/v1/models/2/promote", DECISION, headers)
 
     assert (champion_then, lines_then) == (1, lines)
     assert again.status_code == 200, again.text

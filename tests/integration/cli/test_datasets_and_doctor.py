@@ -278,7 +278,7 @@ def test_an_interrupted_watch_ends_quietly(system, samples):
     watching.send_signal(signal.SIGINT)
     answer, complaint = watching.communicate(timeout=20)
 
-    assert first_line == f"Training run {run['id']}: 0, pending\n"
+    assert first_line == f"Training run {run['id']}: pending\n"
     assert watching.returncode == 130
     assert (answer, complaint) == ("", "")
 
