@@ -2,7 +2,8 @@
 
 For a GPU host that has no more than the worker's engine needs: numpy, Pillow, OpenCV, onnx, psutil, prometheus-client,
 structlog and onnxruntime-gpu. ``prepare`` writes a DeepLabV3+ without its weights, a small file, where the trainer is
-installed; ``measure`` fills in random weights and measures on the host:
+installed; ``measure`` fills in random weights, demands that the worker's batches give what plain calls give, and
+measures on the host:
 
 - the engine alone: full batches of ready inputs, one after another, from one thread;
 - decoding alone: JPEG files decoded and brought to the model's size by as many threads as there are cores;
@@ -34,7 +35,7 @@ from prometheus_client import Counter
 from benchmarks.output import add_out_option, write_figures
 from benchmarks.processes import machine_facts
 from benchmarks.weightless import empty_weights, fill_weights
-from defectoscope.errors import DefectoscopeError, DeviceLost
+from defectoscope.errors import DefectoscopeError, DeviceLost, EngineFailed
 from defectoscope.samples import draw_sample
 from defectoscope.segmentation import SegmentationParams, UInt8Array, encode_mask, lay_out, open_image
 from worker import metrics
@@ -47,6 +48,8 @@ _DRAWN = 64
 _SIZE_WH = (512, 512)
 _QUALITY = 90
 _DEFECT_SHARE = 0.03
+#: Levels of 255 by which two calls with the same images may differ: a GPU may choose other kernels for them.
+_ROUNDING_LEVELS = 4
 _STEPS = ("fetch", "decode", "prepare", "measure", "encode")
 
 
@@ -87,6 +90,7 @@ def measure(engine: OnnxEngine, files: Sequence[Path], *, seconds: float) -> Fig
     cores = available_threads()
     lane = Lane(on_lost=_stop)
     lane.warm(engine).result()
+    _demand_equal(engine, inputs)
     alone = _rate(lambda: _run_batches(engine, inputs, seconds=seconds))
     with ThreadPoolExecutor(cores) as pool:
         decoding = _rate(lambda: _count(pool, lambda file: _model_input(file, engine), files, cores, seconds))
@@ -111,6 +115,19 @@ def measure(engine: OnnxEngine, files: Sequence[Path], *, seconds: float) -> Fig
         step_cpu_ms=step_cpu_ms,
         cpu_limit_images_per_s=cores * 1000 / sum(step_cpu_ms.values()),
     )
+
+
+def _demand_equal(engine: OnnxEngine, inputs: Sequence[UInt8Array]) -> None:
+    """Compare two batches through the engine's buffers with plain calls: what runs fast on old images is worth nothing.
+
+    Raises:
+        EngineFailed: they differ by more than rounding.
+    """
+    for batch in (inputs[: engine.batch_size], inputs[-engine.batch_size :]):
+        bound, plain = np.stack(engine.run(batch)[0]), engine(np.stack(batch))
+        difference = int(np.abs(bound.astype(np.int16) - plain).max())
+        if difference > _ROUNDING_LEVELS:
+            raise EngineFailed(f"The buffers give levels that are up to {difference} from those of a plain call.")
 
 
 def _stop(exc: DeviceLost) -> None:

@@ -65,11 +65,16 @@ def memory(pid: int) -> Memory:
 
 
 def machine_facts(*packages: str) -> dict[str, Any]:
-    """Return what a figure is worth nothing without: when, the processor, its cores, versions of packages."""
+    """Return what a figure is worth nothing without: when, the processor, its cores, versions of packages.
+
+    ``exact_int8`` is `has_exact_int8`: without, int8 is several times slower, and all that is done beside it seems
+    cheap.
+    """
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "exact_int8": has_exact_int8(),
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
     }

@@ -1,4 +1,4 @@
-"""ONNX Runtime as the engine: one session for each model file, with buffers for each batch size that are bound once."""
+"""ONNX Runtime as the engine: one session for each model file, with buffers for each batch size that stay."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import onnxruntime
 from defectoscope.errors import DeviceLost, EngineFailed, EngineOutOfMemory, InvalidModel
 from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract, UInt8Array
 from worker.device import CPU, RUNTIME_ERRORS, EngineOptions, open_session
+from worker.page_locked import allocate
 
 #: Words of ONNX Runtime, CUDA, cuDNN and cuBLAS for a lack of memory: fewer images at once may still fit.
 _OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "alloc_failed", "bad allocation", "bad_alloc")
@@ -51,6 +52,7 @@ class OnnxEngine:
         self.contract = ModelContract.from_metadata(self._session.get_modelmeta().custom_metadata_map)
         _check_signature(self._session, self.contract)
         self.batch_size = options.batch_size
+        self._device_id = None if self.provider == CPU else options.device_id
         self._buffers: dict[int, _Buffers] = {}
 
     def __call__(self, images: UInt8Array) -> UInt8Array:
@@ -92,7 +94,8 @@ class OnnxEngine:
         try:
             buffers = self._buffers.get(len(images))
             if buffers is None:
-                buffers = self._buffers[len(images)] = _Buffers(self._session, len(images), self.contract)
+                buffers = _Buffers(self._session, len(images), self.contract, device_id=self._device_id)
+                self._buffers[len(images)] = buffers
             probabilities = buffers.run(images)
         except _RUN_ERRORS as exc:
             raise self._named(exc) from exc
@@ -123,15 +126,16 @@ class OnnxEngine:
 
 
 class _Buffers:
-    """Input and output of one batch size, at one place for good: bound once, copied by the runtime where it must be."""
+    """Input and output of one batch size, at one place for good; for a GPU in page-locked memory."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, count: int, contract: ModelContract) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, count: int, contract: ModelContract, *, device_id: int | None
+    ) -> None:
         width, height = contract.input_size_wh
         self._session = session
-        self._images = np.zeros((count, height, width, 3), dtype=np.uint8)
-        self._probabilities = np.zeros((count, height, width), dtype=np.uint8)
+        self._images = allocate((count, height, width, 3), device_id=device_id)
+        self._probabilities = allocate((count, height, width), device_id=device_id)
         self._binding = session.io_binding()
-        self._binding.bind_cpu_input(INPUT_NAME, self._images)
         self._binding.bind_output(
             OUTPUT_NAME, "cpu", 0, np.uint8, self._probabilities.shape, self._probabilities.ctypes.data
         )
@@ -139,7 +143,12 @@ class _Buffers:
     def run(self, images: Sequence[UInt8Array]) -> UInt8Array:
         """Return (N, h, w) uint8 for as many (h, w, 3) uint8 as there is room for."""
         np.stack(images, out=self._images)
+        # A binding copies an input to the GPU when it is bound and never again: bound once, every call would see the
+        # images of the first (microsoft/onnxruntime#5857). An output is copied back by each call.
+        self._binding.bind_cpu_input(INPUT_NAME, self._images)
+        self._binding.synchronize_inputs()
         self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
         return self._probabilities.copy()
 
 

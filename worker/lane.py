@@ -1,11 +1,13 @@
 """The lane: the one thread that calls the model, with whatever images wait, whichever chunk they belong to.
 
 Images of one model version that wait together go together, up to its batch size. Only an idle lane waits for company,
-and only a moment. A batch that fails is tried image by image, so that one image fails alone.
+and only a moment. A batch that fails is tried image by image, so that one image fails alone. Whatever happens, whoever
+waits gets an answer.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -102,26 +104,34 @@ class Lane:
                 request.done.set_exception(self._lost)
                 return request.done
             if self._thread is None:
-                self._thread = Thread(target=self._serve, name="lane", daemon=True)
-                self._thread.start()
+                self._begin()
             self._waiting.append(request)
             metrics.waiting_images.set(len(self._waiting))
             self._changed.notify()
         return request.done
+
+    def _begin(self) -> None:
+        self._thread = Thread(target=self._serve, name="lane", daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
         was_idle = True
         while batch := self._take(was_idle=was_idle):
             was_idle = False
             self._busy_since = monotonic()
+            is_answered = False
             try:
                 self._run(batch)
+                is_answered = True
             except DeviceLost as exc:
                 self._lose(batch, exc)
+                is_answered = True
                 return
             finally:
                 metrics.lane_busy_seconds_total.inc(self.busy_s)
                 self._busy_since = None
+                if not is_answered:
+                    self._hand_over(batch, sys.exc_info()[1])
 
     def _take(self, *, was_idle: bool) -> list[_Request]:
         """Wait for images and return a batch of one engine; nothing when the lane is to end."""
@@ -195,6 +205,16 @@ class Lane:
         size = max(1, len(batch) // 2) if isinstance(exc, EngineOutOfMemory) else 1
         for start in range(0, len(batch), size):
             self._run(batch[start : start + size])
+
+    def _hand_over(self, batch: list[_Request], error: BaseException | None) -> None:
+        """Answer a batch that ended in an error nobody foresaw. It is about to end this thread; another one goes on."""
+        for request in batch:
+            if not request.done.done():
+                request.done.set_exception(error)
+        with self._changed:
+            self._thread = None
+            if self._waiting:
+                self._begin()
 
     def _lose(self, batch: list[_Request], exc: DeviceLost) -> None:
         with self._changed:

@@ -167,6 +167,24 @@ def test_a_lost_device_answers_everybody_and_is_told_once(lane, lost):
     assert [str(exc) for exc in lost] == ["CUDA failure 700"]
 
 
+# The error ends the lane's thread as it would end any other, for everybody to see.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_that_nobody_foresaw_answers_its_batch_and_the_lane_goes_on(lane, lost):
+    def fail(images):
+        raise KeyError("nobody foresaw this")
+
+    broken, sound = Recorded(fail=fail), Recorded()
+    broken.gate.clear()
+
+    outputs = [lane.submit(broken, _image(0)), lane.submit(sound, _image(1))]
+    broken.gate.set()
+
+    assert isinstance(outputs[0].exception(10), KeyError)
+    assert outputs[1].result(10).probabilities[0, 0] == 1
+    assert lane.submit(sound, _image(2)).result(10).probabilities[0, 0] == 2
+    assert lost == []
+
+
 def test_the_lane_says_how_long_its_call_lasts(lane):
     engine = Recorded()
     engine.gate.clear()
