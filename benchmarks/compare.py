@@ -33,12 +33,13 @@ from benchmarks.output import add_out_option, write_figures
 from benchmarks.peers.running import PEERS, Peer, PeerFailed, Turn, make_environment, run_peer
 from benchmarks.peers.steps import Work
 from benchmarks.place import DrawnImage, draw_images, make_place, scratch_directory, store_images
-from benchmarks.processes import cpu_s, has_exact_int8, machine_facts
+from benchmarks.processes import cpu_s, machine_facts
 from defectoscope.connect import s3_config
 from defectoscope.embedded.stack import Connections, EmbeddedStack
 from defectoscope.logs import configure_logs
 from defectoscope.segmentation import PixelCounts, UInt8Array, count_pixels
 from defectoscope.storage import Storage, open_s3
+from worker.device import has_vnni
 
 #: How far the worker's IoU may be from the notebook's.
 IOU_TOLERANCE = 0.005
@@ -145,7 +146,7 @@ def compare(options: Options, *, stack: EmbeddedStack, connections: Connections,
                     batch_size=BATCH_SIZE,
                     threads=threads,
                     # As the worker does: without these instructions int8 is exact only when asked to be.
-                    session_entries={} if has_exact_int8() else {"session.x64quantprecision": "1"},
+                    session_entries={} if has_vnni() else {"session.x64quantprecision": "1"},
                 )
                 act = partial(
                     run_peer,

@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from worker.device import has_vnni
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
@@ -67,22 +69,16 @@ def memory(pid: int) -> Memory:
 def machine_facts(*packages: str) -> dict[str, Any]:
     """Return what a figure is worth nothing without: when, the processor, its cores, versions of packages.
 
-    ``exact_int8`` is `has_exact_int8`: without, int8 is several times slower, and all that is done beside it seems
-    cheap.
+    Without VNNI int8 is several times slower, and all that is done beside it seems cheap.
     """
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "exact_int8": has_exact_int8(),
+        "vnni": has_vnni(),
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
     }
-
-
-def has_exact_int8() -> bool:
-    """Return whether the processor adds products of bytes in 32 bits; without, int8 needs an option to be exact."""
-    return any(flag in _cpu_info() for flag in ("avx512_vnni", "avx_vnni")) or platform.machine() != "x86_64"
 
 
 def _cpu_info() -> str:

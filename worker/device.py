@@ -105,7 +105,7 @@ def _has_gpu() -> bool:
     return Path("/dev/nvidiactl").exists() or any(device.ep_name == CUDA for device in devices)
 
 
-def _has_vnni() -> bool:
+def has_vnni() -> bool:
     """Return whether the processor is known to multiply bytes and add the products in 32 bits."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
@@ -150,7 +150,7 @@ def _session_options(provider: str, options: EngineOptions) -> onnxruntime.Sessi
     chosen.log_severity_level = 3
     # Spinning threads burn the cores that decoding needs between two calls.
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not _has_vnni():
+    if not has_vnni():
         # Without these instructions products of bytes are added in 16 bits and overflow without a word, unless a way is
         # asked for that halves the speed of int8 everywhere.
         chosen.add_session_config_entry("session.x64quantprecision", "1")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
@@ -119,19 +119,15 @@ class Lane:
         while batch := self._take(was_idle=was_idle):
             was_idle = False
             self._busy_since = monotonic()
-            is_answered = False
             try:
                 self._run(batch)
-                is_answered = True
             except DeviceLost as exc:
                 self._lose(batch, exc)
-                is_answered = True
                 return
             finally:
                 metrics.lane_busy_seconds_total.inc(self.busy_s)
                 self._busy_since = None
-                if not is_answered:
-                    self._hand_over(batch, sys.exc_info()[1])
+                self._hand_over(batch)
 
     def _take(self, *, was_idle: bool) -> list[_Request]:
         """Wait for images and return a batch of one engine; nothing when the lane is to end."""
@@ -206,11 +202,11 @@ class Lane:
         for start in range(0, len(batch), size):
             self._run(batch[start : start + size])
 
-    def _hand_over(self, batch: list[_Request], error: BaseException | None) -> None:
-        """Answer a batch that ended in an error nobody foresaw. It is about to end this thread; another one goes on."""
-        for request in batch:
-            if not request.done.done():
-                request.done.set_exception(error)
+    def _hand_over(self, batch: list[_Request]) -> None:
+        """Answer what is left of a batch with the error on its way up: it ends this thread, and another one goes on."""
+        if all(request.done.done() for request in batch):
+            return
+        _refuse(batch, sys.exc_info()[1])
         with self._changed:
             self._thread = None
             if self._waiting:
@@ -219,8 +215,13 @@ class Lane:
     def _lose(self, batch: list[_Request], exc: DeviceLost) -> None:
         with self._changed:
             self._lost = exc
-            unanswered = [request for request in (*batch, *self._waiting) if not request.done.done()]
-            self._waiting.clear()
-        for request in unanswered:
-            request.done.set_exception(exc)
+            waiting, self._waiting = self._waiting, deque()
+        _refuse((*batch, *waiting), exc)
         self._on_lost(exc)
+
+
+def _refuse(requests: Iterable[_Request], error: BaseException | None) -> None:
+    """Answer those that have no answer yet with an error."""
+    for request in requests:
+        if not request.done.done():
+            request.done.set_exception(error)

@@ -43,6 +43,14 @@ def _image(number):
     return np.full((2, 2, 3), number, dtype=np.uint8)
 
 
+def _submit_together(lane, *engines):
+    """Give each engine an image, 0, 1 and so on, and hold the first back until all of them wait."""
+    engines[0].gate.clear()
+    outputs = [lane.submit(engine, _image(number)) for number, engine in enumerate(engines)]
+    engines[0].gate.set()
+    return outputs
+
+
 @pytest.fixture
 def lost():
     return []
@@ -126,10 +134,8 @@ def test_one_bad_image_fails_alone(patient_lane):
             raise EngineFailed("not this one")
 
     engine = Recorded(fail=fail)
-    engine.gate.clear()
 
-    outputs = [patient_lane.submit(engine, _image(number)) for number in range(4)]
-    engine.gate.set()
+    outputs = _submit_together(patient_lane, *[engine] * 4)
 
     assert [output.exception(10) is None for output in outputs] == [True, True, False, True]
     assert isinstance(outputs[2].exception(), EngineFailed)
@@ -141,10 +147,8 @@ def test_a_batch_that_does_not_fit_is_halved(patient_lane):
             raise EngineOutOfMemory
 
     engine = Recorded(fail=fail)
-    engine.gate.clear()
 
-    outputs = [patient_lane.submit(engine, _image(number)) for number in range(4)]
-    engine.gate.set()
+    outputs = _submit_together(patient_lane, *[engine] * 4)
 
     assert [int(output.result(10).probabilities[0, 0]) for output in outputs] == [0, 1, 2, 3]
     assert [len(batch) for batch in engine.batches] == [4, 2, 1, 1, 2, 1, 1]
@@ -155,10 +159,8 @@ def test_a_lost_device_answers_everybody_and_is_told_once(lane, lost):
         raise DeviceLost("CUDA failure 700")
 
     engine, waiting = Recorded(fail=fail), Recorded()
-    engine.gate.clear()
 
-    outputs = [lane.submit(engine, _image(0)), lane.submit(waiting, _image(1))]
-    engine.gate.set()
+    outputs = _submit_together(lane, engine, waiting)
     errors = [output.exception(10) for output in outputs]
     late = lane.submit(waiting, _image(2)).exception(10)
 
@@ -174,10 +176,8 @@ def test_an_error_that_nobody_foresaw_answers_its_batch_and_the_lane_goes_on(lan
         raise KeyError("nobody foresaw this")
 
     broken, sound = Recorded(fail=fail), Recorded()
-    broken.gate.clear()
 
-    outputs = [lane.submit(broken, _image(0)), lane.submit(sound, _image(1))]
-    broken.gate.set()
+    outputs = _submit_together(lane, broken, sound)
 
     assert isinstance(outputs[0].exception(10), KeyError)
     assert outputs[1].result(10).probabilities[0, 0] == 1
