@@ -32,15 +32,18 @@ SETTINGS = {
     "DEFECTOSCOPE_INSPECTION__CHUNK_SIZE": "2",
     "DEFECTOSCOPE_TRAINER__LEASE_S": "10",
 }
+#: Five in the afternoon in Yekaterinburg, far from the hour above: a day that began within it would ring for a night.
+DAY_UTC = timedelta(hours=12)
 #: A quarter of a minute before 2:05 in Yekaterinburg.
 NIGHT_UTC = timedelta(hours=21, minutes=4, seconds=45)
 
 
-def _offset_to_night(*, days):
-    """Seconds from now into the night of so many days from today."""
+def _set_clock(system, time_utc, *, days=0):
+    """Let the system's next start find it so late, so many days from today."""
     now = datetime.now(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    return round((midnight + NIGHT_UTC + timedelta(days=days) - now).total_seconds())
+    offset_s = round((midnight + time_utc + timedelta(days=days) - now).total_seconds())
+    system.environment["DEFECTOSCOPE_NIGHT__CLOCK_OFFSET_S"] = str(offset_s)
 
 
 def _recipe(**changes):
@@ -83,6 +86,7 @@ def night_system(make_system):
 def day(night_system, labels):
     """By day: labels, a training, the first version, further labels."""
     system = night_system
+    _set_clock(system, DAY_UTC)
     system.start()
     system.ask("datasets", "import", str(labels / "day1"), "--name", "steel")
     before = datetime.now(UTC)
@@ -98,7 +102,7 @@ def day(night_system, labels):
 def night(night_system, day):
     """The night comes, with two beats, and the trainer is killed in the middle of it."""
     system = night_system
-    system.environment["DEFECTOSCOPE_NIGHT__CLOCK_OFFSET_S"] = str(_offset_to_night(days=0))
+    _set_clock(system, NIGHT_UTC)
     system.start()
     beat = _second_beat(system)
     try:
@@ -205,7 +209,7 @@ def test_the_ledger_answers_for_each_moment(night_system, day, promotion):
 def test_the_night_after_is_skipped_because_nothing_is_new(night_system, promotion):
     system = night_system
     assert system.stop() == 0
-    system.environment["DEFECTOSCOPE_NIGHT__CLOCK_OFFSET_S"] = str(_offset_to_night(days=1))
+    _set_clock(system, NIGHT_UTC, days=1)
 
     system.start()
     wait_until(lambda: len(system.ask("training", "nights")["items"]) == 2, within_s=120)
