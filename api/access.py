@@ -24,14 +24,11 @@ from api.error_handlers import respond_to
 from api.gatekeeper import Gatekeeper
 from defectoscope.access.store import Principal
 from defectoscope.database import AccessScope
-from defectoscope.errors import (
-    CrossSiteRequest,
-    DefectoscopeError,
-    DiskFull,
-    HostNotAllowed,
-    ScopeTooSmall,
-    SettingMissing,
-)
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.access import ScopeTooSmall
+from defectoscope.errors.api import CrossSiteRequest, HostNotAllowed
+from defectoscope.errors.installation import SettingMissing
+from defectoscope.errors.storage import DiskFull
 from defectoscope.storage import is_disk_full
 
 __all__ = ["AccessScope", "ScopedRoute", "requires"]

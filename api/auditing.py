@@ -17,7 +17,9 @@ from api.gatekeeper import address_of
 from defectoscope.access.audit import begin_entry, end_entry
 from defectoscope.access.store import Principal
 from defectoscope.database import Database
-from defectoscope.errors import DatabaseUnavailable, DefectoscopeError, InvalidRequest, Unexpected
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.installation import DatabaseUnavailable, Unexpected
 from defectoscope.logs import without_secrets
 
 log = structlog.get_logger(__name__)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api import metrics
 from defectoscope.database import Database
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 from defectoscope.settings import WebhookSettings
 from defectoscope.webhooks.delivering import deliver_next
 from defectoscope.webhooks.outbox import RetryPolicy, tidy_deliveries

@@ -7,7 +7,7 @@ from datetime import datetime
 from fastapi import Response
 
 from api.services import Services
-from defectoscope.errors import DeletedByRetention
+from defectoscope.errors.retention import DeletedByRetention
 
 
 def check_kept(deleted_at: datetime | None, what: str) -> None:

@@ -18,20 +18,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from defectoscope.errors import (
-    AccessDenied,
-    CallerError,
-    Conflict,
-    DefectoscopeError,
-    DeletedByRetention,
-    Fault,
-    InvalidRequest,
-    NotAuthenticated,
-    NotFound,
-    NotNow,
-    RequestTooLarge,
-    TooManyRequests,
-)
+from defectoscope.errors import AccessDenied, CallerError, Conflict, DefectoscopeError, Fault, NotFound, NotNow
+from defectoscope.errors.access import NotAuthenticated
+from defectoscope.errors.api import InvalidRequest, RequestTooLarge, TooManyRequests
+from defectoscope.errors.retention import DeletedByRetention
 from defectoscope.logs import without_secrets
 
 log = structlog.get_logger(__name__)

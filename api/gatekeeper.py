@@ -13,7 +13,8 @@ from api.limits import RateLimit, origin_of
 from defectoscope.access.store import Principal, authenticate
 from defectoscope.access.tokens import Token, read_token
 from defectoscope.database import AccessScope, Database
-from defectoscope.errors import NotAuthenticated, TokenMalformed, TokenMissing, TooManyRequests
+from defectoscope.errors.access import NotAuthenticated, TokenMalformed, TokenMissing
+from defectoscope.errors.api import TooManyRequests
 from defectoscope.settings import ApiSettings
 
 log = structlog.get_logger(__name__)

@@ -19,7 +19,8 @@ from api.error_handlers import respond, respond_to
 from api.metrics import observe_request
 from defectoscope.access.store import Principal
 from defectoscope.access.tokens import TOKEN_PATTERN
-from defectoscope.errors import RequestTooLarge, Unexpected
+from defectoscope.errors.api import RequestTooLarge
+from defectoscope.errors.installation import Unexpected
 
 log = structlog.get_logger(__name__)
 

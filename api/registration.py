@@ -13,7 +13,8 @@ import numpy as np
 from api.services import Services
 from defectoscope.database import Image
 from defectoscope.dataset import perceptual_hash
-from defectoscope.errors import CallerError, ImageTooLarge, LabelSizeMismatch
+from defectoscope.errors import CallerError
+from defectoscope.errors.images import ImageTooLarge, LabelSizeMismatch
 from defectoscope.inspection.images import ImageFacts, register_images, register_label
 from defectoscope.inspection.queries import list_images, view_image
 from defectoscope.objects import confirm_stored

@@ -8,7 +8,9 @@ from __future__ import annotations
 from api.schemas.jobs import JobIn, priority_of
 from api.services import Services
 from defectoscope.database import Job, ModelVersion
-from defectoscope.errors import BucketNotFound, IdempotencyConflict, NoImagesFound
+from defectoscope.errors.api import IdempotencyConflict
+from defectoscope.errors.jobs import NoImagesFound
+from defectoscope.errors.storage import BucketNotFound
 from defectoscope.inspection.listing import list_prefix
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.queries import find_job_by_key

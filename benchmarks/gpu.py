@@ -35,7 +35,8 @@ from prometheus_client import Counter
 from benchmarks.output import add_out_option, write_figures
 from benchmarks.processes import machine_facts
 from benchmarks.weightless import empty_weights, fill_weights
-from defectoscope.errors import DefectoscopeError, DeviceLost, EngineFailed
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.engine import DeviceLost, EngineFailed
 from defectoscope.samples import draw_sample
 from defectoscope.segmentation import SegmentationParams, UInt8Array, encode_mask, lay_out, open_image
 from worker import metrics

@@ -36,7 +36,7 @@ from defectoscope.database import Split
 from defectoscope.dataset.formats import LabelledPicture
 from defectoscope.dataset.groups import Candidate
 from defectoscope.dataset.splits import decide
-from defectoscope.errors import InvalidDataset
+from defectoscope.errors.datasets import InvalidDataset
 from defectoscope.segmentation import (
     IGNORED,
     Engine,

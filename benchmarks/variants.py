@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.output import add_out_option, write_figures
 from benchmarks.place import scratch_directory
 from benchmarks.processes import machine_facts
-from defectoscope.errors import InvalidModel
+from defectoscope.errors.models import InvalidModel
 from defectoscope.samples import generate_samples
 from defectoscope.segmentation import Engine, UInt8Array, per_image_mean, pooled, to_model_input
 from trainer.build import contract_of

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from enum import StrEnum
 
-from defectoscope.errors import SettingMissing
+from defectoscope.errors.installation import SettingMissing
 
 #: The environment variable that names the point at which a process dies.
 VARIABLE = "DEFECTOSCOPE_CRASH_POINT"

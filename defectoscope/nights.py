@@ -27,7 +27,7 @@ from defectoscope.database import (
     TrainingRunState,
 )
 from defectoscope.dataset import find_revision, new_labels_since
-from defectoscope.errors import DatasetNotFound
+from defectoscope.errors.datasets import DatasetNotFound
 from defectoscope.events import record_event
 from defectoscope.queue import Queue
 from defectoscope.training import request_training

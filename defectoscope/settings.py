@@ -16,7 +16,7 @@ from platformdirs import user_cache_path, user_state_path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from defectoscope.errors import SettingMissing
+from defectoscope.errors.installation import SettingMissing
 
 T = TypeVar("T")
 

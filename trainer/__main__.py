@@ -17,7 +17,9 @@ import typer
 
 from defectoscope import connect
 from defectoscope.crash_points import arm_crash_point
-from defectoscope.errors import ComponentMissing, DefectoscopeError, InvalidRequest
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.installation import ComponentMissing
 from defectoscope.logs import configure_logs
 from defectoscope.registry import claim_import
 from defectoscope.settings import load_settings

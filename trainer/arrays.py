@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from defectoscope.errors import InvalidDataset
+from defectoscope.errors.datasets import InvalidDataset
 from defectoscope.segmentation import ModelContract, UInt8Array
 from trainer.augmentation import make_augmentation
 from trainer.data import LabelledFile, LabelledFiles, decode_ahead

@@ -14,7 +14,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 from defectoscope.segmentation import IGNORED
 
 AugmentationName = Literal["none", "flips", "standard"]

@@ -16,7 +16,7 @@ import structlog
 import torch
 from torch import nn
 
-from defectoscope.errors import CheckpointInvalid
+from defectoscope.errors.training import CheckpointInvalid
 from defectoscope.segmentation import ModelContract, PixelCounts, per_image_mean, pooled
 from defectoscope.segmentation.placement import default_overlap_px
 from trainer.arrays import load_samples

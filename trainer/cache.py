@@ -20,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-from defectoscope.errors import DiskFull, StorageFault
+from defectoscope.errors.storage import DiskFull, StorageFault
 from defectoscope.storage import Storage, naming_a_full_disk
 from defectoscope.storage.content import check_sha256
 

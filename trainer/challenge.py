@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from defectoscope.database import Database
-from defectoscope.errors import ChampionChanged
+from defectoscope.errors.models import ChampionChanged
 from defectoscope.registry import (
     ImageEvaluation,
     champion_or_none,

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from defectoscope.errors import CheckpointInvalid
+from defectoscope.errors.training import CheckpointInvalid
 from trainer.weights import copy_weights
 
 #: Changed when files of an earlier form can no longer be read.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 from defectoscope.segmentation import ResizePolicy
 
 #: Encoders halve the image five times, so that a side must be a multiple of two to the fifth.

@@ -16,7 +16,8 @@ from typing import Protocol, TypeVar
 import structlog
 
 from defectoscope.dataset import LabelledImage
-from defectoscope.errors import DatasetNotFound, InvalidDataset, InvalidImage, InvalidLabel, LabelSizeMismatch
+from defectoscope.errors.datasets import DatasetNotFound, InvalidDataset
+from defectoscope.errors.images import InvalidImage, InvalidLabel, LabelSizeMismatch
 from defectoscope.layout import IMAGES_FOLDER, LABELS_FOLDER, pair_labels
 from defectoscope.segmentation import UInt8Array, decode_image, decode_label
 from trainer.cache import FileCache

@@ -25,7 +25,8 @@ import structlog
 import torch
 from torch import distributed, multiprocessing, nn
 
-from defectoscope.errors import DefectoscopeError, TrainingFailed
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.training import TrainingFailed
 from trainer.arrays import SampleSet
 from trainer.checkpoint import Progress, read_checkpoint
 from trainer.epochs import run_epochs

@@ -15,7 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from defectoscope.errors import TrainingInterrupted
+from defectoscope.errors.training import TrainingInterrupted
 from trainer.arrays import SampleSet
 from trainer.batches import TrainingBatches, validation_loader
 from trainer.checkpoint import Checkpoint, Progress

@@ -18,7 +18,7 @@ import onnx
 import torch
 from torch import nn
 
-from defectoscope.errors import TrainingFailed
+from defectoscope.errors.training import TrainingFailed
 from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract
 from trainer.served import ServedNetwork
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from safetensors import SafetensorError
 
-from defectoscope.errors import DiskFull, TrainingFailed
+from defectoscope.errors.storage import DiskFull
+from defectoscope.errors.training import TrainingFailed
 from defectoscope.storage import NO_ROOM
 
 

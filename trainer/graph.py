@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from defectoscope.errors import VariantNotMade
+from defectoscope.errors.training import VariantNotMade
 
 #: Operators that hold nearly all of a network's weights and arithmetic.
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})

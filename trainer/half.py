@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from defectoscope.errors import VariantNotMade
+from defectoscope.errors.training import VariantNotMade
 from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, Engine, UInt8Array
 from trainer.graph import WEIGHTED, closing_values, float_values, read_graph
 from trainer.runtime import open_session, run_session

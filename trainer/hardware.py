@@ -8,7 +8,8 @@ from typing import Literal
 
 import torch
 
-from defectoscope.errors import InvalidRequest, ProviderUnavailable
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.engine import ProviderUnavailable
 
 #: Number format of the arithmetic of a training; "off" is fp32.
 Arithmetic = Literal["bf16", "fp16", "off"]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from defectoscope.errors import TrainingInterrupted
+from defectoscope.errors.training import TrainingInterrupted
 
 
 class Interruption:

@@ -18,14 +18,9 @@ from typing import Any
 import structlog
 
 from defectoscope.database import Database
-from defectoscope.errors import (
-    DatabaseUnavailable,
-    DefectoscopeError,
-    NotNow,
-    TrainerLost,
-    TrainingInterrupted,
-    Unexpected,
-)
+from defectoscope.errors import DefectoscopeError, NotNow
+from defectoscope.errors.installation import DatabaseUnavailable, Unexpected
+from defectoscope.errors.training import TrainerLost, TrainingInterrupted
 from defectoscope.training import (
     ClaimedRun,
     add_stage_seconds,

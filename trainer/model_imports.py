@@ -12,7 +12,10 @@ import structlog
 
 from defectoscope.database import Database, Split
 from defectoscope.dataset import find_revision, labelled_images
-from defectoscope.errors import DefectoscopeError, ImportAbandoned, NotNow, StorageFault, TrainingInterrupted
+from defectoscope.errors import DefectoscopeError, NotNow
+from defectoscope.errors.models import ImportAbandoned
+from defectoscope.errors.storage import StorageFault
+from defectoscope.errors.training import TrainingInterrupted
 from defectoscope.registry import (
     ClaimedImport,
     ImageEvaluation,

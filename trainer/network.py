@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from defectoscope.errors import EncoderWeightsInvalid, EncoderWeightsUnavailable, InvalidRequest
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.training import EncoderWeightsInvalid, EncoderWeightsUnavailable
 from trainer.config import TrainingConfig
 from trainer.weights import try_to_load
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 from defectoscope.registry.bootstrap import Interval, bootstrap_mean
 from defectoscope.segmentation import Engine, ModelContract, find_lowest_level
 from trainer.data import LabelledFile

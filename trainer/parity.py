@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from defectoscope.errors import ExportParityFailed
+from defectoscope.errors.training import ExportParityFailed
 from defectoscope.segmentation import (
     Engine,
     ModelContract,

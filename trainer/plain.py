@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from defectoscope.errors import PlainExportRefused
+from defectoscope.errors.models import PlainExportRefused
 from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract, find_lowest_level
 from trainer.foreign.graph import constant, free_names, makers, prune, rename, standard_opset
 from trainer.foreign.limits import FileLimits

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quant_pre_process, quantize_static
 
-from defectoscope.errors import VariantNotMade
+from defectoscope.errors.training import VariantNotMade
 from defectoscope.segmentation import INPUT_NAME, ModelContract, UInt8Array, lay_out
 from trainer.data import LabelledFile
 from trainer.graph import GRAPH_ERRORS, closing_values, first_line

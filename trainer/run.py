@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from defectoscope.database import DatasetRevision, ModelVersion
 from defectoscope.dataset import labelled_images
-from defectoscope.errors import ModelVersionNotFound, ModelWeightsDropped
+from defectoscope.errors.models import ModelVersionNotFound, ModelWeightsDropped
 from defectoscope.registry import (
     ImageEvaluation,
     VariantFile,

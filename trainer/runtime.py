@@ -13,7 +13,8 @@ from typing import Any
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
-from defectoscope.errors import EngineFailed, InvalidModel
+from defectoscope.errors.engine import EngineFailed
+from defectoscope.errors.models import InvalidModel
 from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, Engine, ModelContract, UInt8Array
 from trainer.hardware import available_cores
 

@@ -9,7 +9,7 @@ from typing import Any
 from celery.schedules import ParseException, crontab
 from celery.schedules import schedule as every
 
-from defectoscope.errors import SettingMissing
+from defectoscope.errors.installation import SettingMissing
 from defectoscope.queue.messages import COLLECT_OBJECTS, CONTROL_QUEUE, RECONCILE, START_NIGHT
 from defectoscope.settings import NightSettings
 

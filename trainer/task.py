@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import distributed, nn
 from torch.nn.functional import avg_pool2d
 
-from defectoscope.errors import TrainingFailed
+from defectoscope.errors.training import TrainingFailed
 from defectoscope.segmentation import PixelCounts, find_lowest_level
 from trainer.batches import Batch, TrainingBatches, seed_of
 from trainer.checkpoint import Checkpoint, Progress, restore_network, restore_optimiser, write_checkpoint

@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import structlog
 
-from defectoscope.errors import EngineFailed, ExportParityFailed, InvalidModel, TrainingFailed, VariantNotMade
+from defectoscope.errors.engine import EngineFailed
+from defectoscope.errors.models import InvalidModel
+from defectoscope.errors.training import ExportParityFailed, TrainingFailed, VariantNotMade
 from defectoscope.segmentation import Engine, ModelContract
 from trainer.data import LabelledFile
 from trainer.evaluate import ScoredImage, evaluate

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from defectoscope.errors import EncoderWeightsInvalid
+from defectoscope.errors.training import EncoderWeightsInvalid
 from trainer.config import TrainingConfig
 
 

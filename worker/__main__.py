@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from defectoscope import connect
-from defectoscope.errors import DefectoscopeError, ModelNotReady, NotNow, SettingMissing
+from defectoscope.errors import DefectoscopeError, NotNow
+from defectoscope.errors.installation import SettingMissing
+from defectoscope.errors.models import ModelNotReady
 from defectoscope.registry import fetch_variant, find_champion
 from defectoscope.segmentation import ResizePolicy, SegmentationParams
 from defectoscope.settings import Settings, load_settings

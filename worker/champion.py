@@ -8,7 +8,9 @@ from __future__ import annotations
 import structlog
 
 from defectoscope.database import Database, Severity
-from defectoscope.errors import DatabaseUnavailable, DefectoscopeError, ModelNotReady, NotNow
+from defectoscope.errors import DefectoscopeError, NotNow
+from defectoscope.errors.installation import DatabaseUnavailable
+from defectoscope.errors.models import ModelNotReady
 from defectoscope.events import record_event
 from defectoscope.registry import find_champion
 from worker import metrics

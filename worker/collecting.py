@@ -12,7 +12,8 @@ import structlog
 from defectoscope import connect
 from defectoscope.access.forgetting import forget_old
 from defectoscope.database import Database
-from defectoscope.errors import CollectionRunning, NotNow
+from defectoscope.errors import NotNow
+from defectoscope.errors.retention import CollectionRunning
 from defectoscope.objects import apply_rules, collect
 from defectoscope.queue import Queue, messages, send_or_leave
 from defectoscope.settings import Settings

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 import structlog
 
 from defectoscope.database import Database
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 from defectoscope.inspection.chunks import ClaimedChunk
 from defectoscope.inspection.leases import Release, release_chunk
 from worker.lane import Lane

@@ -12,7 +12,8 @@ import onnxruntime
 import structlog
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
-from defectoscope.errors import InvalidModel, ProviderUnavailable
+from defectoscope.errors.engine import ProviderUnavailable
+from defectoscope.errors.models import InvalidModel
 
 log = structlog.get_logger(__name__)
 

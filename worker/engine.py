@@ -9,7 +9,8 @@ from time import perf_counter
 import numpy as np
 import onnxruntime
 
-from defectoscope.errors import DeviceLost, EngineFailed, EngineOutOfMemory, InvalidModel
+from defectoscope.errors.engine import DeviceLost, EngineFailed, EngineOutOfMemory
+from defectoscope.errors.models import InvalidModel
 from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract, UInt8Array
 from worker.device import CPU, RUNTIME_ERRORS, EngineOptions, open_session
 from worker.page_locked import allocate

@@ -12,7 +12,9 @@ import structlog
 
 from defectoscope import connect
 from defectoscope.crash_points import CrashPoint, crash_point
-from defectoscope.errors import DatabaseUnavailable, NotNow, ProviderUnavailable
+from defectoscope.errors import NotNow
+from defectoscope.errors.engine import ProviderUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 from defectoscope.inspection.chunks import ClaimedChunk, claim_next_chunk
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.enumeration import enumerate_job

@@ -17,7 +17,7 @@ from time import monotonic
 
 import structlog
 
-from defectoscope.errors import DeviceLost, EngineFailed, EngineOutOfMemory
+from defectoscope.errors.engine import DeviceLost, EngineFailed, EngineOutOfMemory
 from defectoscope.segmentation import UInt8Array
 from worker import metrics
 from worker.engine import OnnxEngine

@@ -11,7 +11,7 @@ from time import monotonic
 import structlog
 
 from defectoscope.database import Database
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 from defectoscope.inspection.chunks import ClaimedChunk
 from defectoscope.inspection.enumeration import touch_enumeration
 from defectoscope.inspection.leases import Lease, look_after

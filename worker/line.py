@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from defectoscope import connect
 from defectoscope.database import Database
-from defectoscope.errors import CallerError, DeviceLost, EngineOutOfMemory, Fault, ProviderUnavailable
+from defectoscope.errors import CallerError, Fault
+from defectoscope.errors.engine import DeviceLost, EngineOutOfMemory, ProviderUnavailable
 from defectoscope.inspection.chunks import ClaimedChunk
 from defectoscope.inspection.completion import ItemOutcome
 from defectoscope.inspection.sources import InputBuckets

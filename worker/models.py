@@ -17,7 +17,7 @@ import numpy as np
 import structlog
 
 from defectoscope.database import Database
-from defectoscope.errors import ModelVariantUnavailable
+from defectoscope.errors.models import ModelVariantUnavailable
 from defectoscope.registry import fetch_variant
 from defectoscope.storage import Storage
 from worker.device import CPU, EngineOptions, check_device

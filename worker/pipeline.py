@@ -15,7 +15,7 @@ from queue import SimpleQueue
 import structlog
 
 from defectoscope.database import Database
-from defectoscope.errors import ImageQuarantined
+from defectoscope.errors.jobs import ImageQuarantined
 from defectoscope.inspection.chunks import ClaimedChunk, ClaimedItem, KnownResult, find_known_results
 from defectoscope.inspection.completion import ItemOutcome
 from defectoscope.inspection.quarantine import note_suspect

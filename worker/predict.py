@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from defectoscope.errors import DefectoscopeError, InvalidImage, NoImagesFound
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.images import InvalidImage
+from defectoscope.errors.jobs import NoImagesFound
 from defectoscope.layout import OutputNames, is_image_name
 from defectoscope.segmentation import (
     DecodeLimits,

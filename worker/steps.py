@@ -14,16 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from defectoscope.crash_points import CrashPoint, crash_point
-from defectoscope.errors import (
-    CallerError,
-    DefectoscopeError,
-    ImageTooLarge,
-    InvalidLabel,
-    ObjectTooLarge,
-    SourceChanged,
-    StorageDenied,
-    StorageFault,
-)
+from defectoscope.errors import CallerError, DefectoscopeError
+from defectoscope.errors.images import ImageTooLarge, InvalidLabel, SourceChanged
+from defectoscope.errors.storage import ObjectTooLarge, StorageDenied, StorageFault
 from defectoscope.inspection.chunks import ClaimedChunk, ClaimedItem, KnownResult
 from defectoscope.inspection.completion import ItemOutcome, LabelFacts, ResultFacts
 from defectoscope.inspection.images import ImageFacts

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from celery import Celery
 
-from defectoscope.errors import OutOfMemory
+from defectoscope.errors.installation import OutOfMemory
 from defectoscope.queue import messages
 from worker.inspector import Inspector
 

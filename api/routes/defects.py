@@ -11,7 +11,7 @@ from api.pages import AreaCursor, Limit, cut, last_area_px, last_id
 from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.defects import DefectOut
 from api.services import Parts
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 from defectoscope.inspection.defects import DefectFilter, DefectView, list_defects
 
 router = APIRouter(prefix="/defects", tags=["defects"], route_class=ScopedRoute)

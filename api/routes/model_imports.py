@@ -12,7 +12,8 @@ from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.model_imports import ModelImportIn, ModelImportOut
 from api.services import Parts, Services
 from defectoscope.dataset import find_revision
-from defectoscope.errors import ModelTooLarge, ObjectNotFound
+from defectoscope.errors.models import ModelTooLarge
+from defectoscope.errors.storage import ObjectNotFound
 from defectoscope.registry import request_import
 from defectoscope.registry.imports import list_imports, view_import
 from defectoscope.storage import content_key

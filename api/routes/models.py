@@ -15,7 +15,7 @@ from api.schemas.decisions import ComparisonOut, DecisionIn, HistoryOut, Retirem
 from api.schemas.models import ModelDetailsOut, ModelFileOut, ModelOut
 from api.services import Parts, Services
 from defectoscope.dataset import find_revision
-from defectoscope.errors import ScoresNotComparable
+from defectoscope.errors.models import ScoresNotComparable
 from defectoscope.registry import (
     ANY,
     champion_or_none,

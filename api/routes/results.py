@@ -13,7 +13,7 @@ from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.results import ResultOut
 from api.services import Parts
 from defectoscope.database import Verdict
-from defectoscope.errors import ObjectNotFound
+from defectoscope.errors.storage import ObjectNotFound
 from defectoscope.inspection.queries import list_results, view_result
 
 router = APIRouter(prefix="/results", tags=["results"], route_class=ScopedRoute)

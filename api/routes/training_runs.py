@@ -13,7 +13,7 @@ from api.schemas.base import LARGEST_INTEGER, Page
 from api.schemas.training_runs import TrainingRunIn, TrainingRunOut
 from api.services import Parts
 from defectoscope.dataset import find_revision
-from defectoscope.errors import ReportNotFound
+from defectoscope.errors.training import ReportNotFound
 from defectoscope.training import cancel_run, request_training
 from defectoscope.training.queries import list_runs, view_run
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from defectoscope.access.tokens import Token, make_secret
 from defectoscope.database import AccessScope, ApiToken
-from defectoscope.errors import TokenExpired, TokenNotFound, TokenRevoked, TokenUnknown
+from defectoscope.errors.access import TokenExpired, TokenNotFound, TokenRevoked, TokenUnknown
 
 #: The last use of a token is written down so seldom that busy tokens cost no writes.
 LAST_USE_EVERY: Final = timedelta(minutes=1)

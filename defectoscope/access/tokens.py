@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from hmac import compare_digest
 from typing import Final
 
-from defectoscope.errors import TokenMalformed
+from defectoscope.errors.access import TokenMalformed
 
 #: No character that ends a word: a double click marks the whole token.
 _DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase

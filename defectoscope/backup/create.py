@@ -23,7 +23,8 @@ from defectoscope.backup.manifest import (
     write_manifest,
 )
 from defectoscope.database import Database
-from defectoscope.errors import BackupInvalid, ObjectNotFound, StorageFault
+from defectoscope.errors.backup import BackupInvalid
+from defectoscope.errors.storage import ObjectNotFound, StorageFault
 from defectoscope.objects import keeping_all, kind_of, list_pointed
 from defectoscope.storage import Storage, hash_file
 

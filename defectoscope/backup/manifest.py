@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from defectoscope.errors import BackupInvalid
+from defectoscope.errors.backup import BackupInvalid
 
 FORMAT = 1
 _NAME = "manifest.json"

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from defectoscope.backup.manifest import Manifest, TableFile, keys_path, object_path, read_manifest, table_path
 from defectoscope.database import Database
 from defectoscope.database.migrate import empty, upgrade
-from defectoscope.errors import BackupInvalid, DatabaseNotEmpty
+from defectoscope.errors.backup import BackupInvalid, DatabaseNotEmpty
 from defectoscope.objects import kind_of
 from defectoscope.storage import Storage, hash_file
 

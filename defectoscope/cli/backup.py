@@ -13,7 +13,7 @@ import typer
 from defectoscope.cli.operating import log_to_standard_error
 from defectoscope.cli.output import answer, progress
 from defectoscope.cli.session import JsonOption
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 
 if TYPE_CHECKING:
     from defectoscope.storage import S3Config

@@ -23,7 +23,8 @@ from defectoscope.dataset.formats import (
     write_label_studio,
     write_parquet,
 )
-from defectoscope.errors import LabelSizeMismatch, StorageDenied, StorageFault, StorageUnavailable
+from defectoscope.errors.images import LabelSizeMismatch
+from defectoscope.errors.storage import StorageDenied, StorageFault, StorageUnavailable
 from defectoscope.segmentation import decode_label
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from defectoscope.cli.local_files import find_in_folder
 from defectoscope.dataset.formats import MANIFEST_FILE, Finding, LabelledPicture, LeftOut, Split, bare_parts
-from defectoscope.errors import InvalidDataset
+from defectoscope.errors.datasets import InvalidDataset
 
 _SIDES: Mapping[str, Split] = {"train": "train", "val": "val"}
 

@@ -10,7 +10,7 @@ from defectoscope.cli.dataset_staging import StagedPicture
 from defectoscope.cli.job_report import group_errors
 from defectoscope.cli.output import print_table, say
 from defectoscope.dataset.formats import LeftOut, Remark
-from defectoscope.errors import InvalidDataset
+from defectoscope.errors.datasets import InvalidDataset
 from defectoscope.segmentation import IGNORED
 
 if TYPE_CHECKING:

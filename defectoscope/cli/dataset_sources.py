@@ -10,7 +10,8 @@ from typing import Literal
 from defectoscope.cli.dataset_folder import read_folder
 from defectoscope.cli.local_files import list_files
 from defectoscope.dataset.formats import Finding, PictureFinder, read_coco, read_label_studio
-from defectoscope.errors import InvalidDataset, InvalidRequest
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.datasets import InvalidDataset
 from defectoscope.layout import is_label_name
 
 ImportFormat = Literal["auto", "folder", "coco", "label-studio"]

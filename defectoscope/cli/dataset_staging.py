@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from defectoscope.dataset.formats import Finding, LabelledPicture, LeftOut, Remark, Split
-from defectoscope.errors import InvalidLabel, InvalidRequest
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.images import InvalidLabel
 from defectoscope.segmentation import IGNORED, UInt8Array, decode_index_label, decode_label, encode_class_mask
 
 LabelValues = Literal["auto", "index"]

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from defectoscope.errors import ServerStartFailed
+from defectoscope.errors.installation import ServerStartFailed
 
 _PREFIX = "DEFECTOSCOPE_"
 #: Seeds of two sets that share no picture.

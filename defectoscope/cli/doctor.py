@@ -22,7 +22,7 @@ from defectoscope.cli.doctor_checks import (
 )
 from defectoscope.cli.output import Cell, print_facts, print_json, print_table, progress, say, state_text
 from defectoscope.cli.session import JsonOption
-from defectoscope.errors import SettingMissing
+from defectoscope.errors.installation import SettingMissing
 
 #: Lists of packages and settings are long.
 _COLUMN_WIDTH = 90

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 from defectoscope.errors import AccessDenied, CallerError, Conflict, DefectoscopeError, Fault, NotFound, NotNow
+from defectoscope.errors.catalogue import descendants
 
 _HEAD = """\
 # Errors
@@ -20,13 +20,6 @@ This page is made by `python -m defectoscope.cli.error_reference`; a test compar
 
 #: The branches in the order of the page, narrower ones after the one they belong to.
 BRANCHES: tuple[type[DefectoscopeError], ...] = (CallerError, NotFound, Conflict, AccessDenied, NotNow, Fault)
-
-
-def descendants(error: type[DefectoscopeError]) -> Iterator[type[DefectoscopeError]]:
-    """Yield every class below an error, in the order of the source, depth first."""
-    for child in error.__subclasses__():
-        yield child
-        yield from descendants(child)
 
 
 def sentence(error: type[DefectoscopeError]) -> str:

@@ -63,7 +63,7 @@ def admin_token(database: Database, *, data_dir: Path) -> tuple[str, bool]:
     from defectoscope.access.store import authenticate
     from defectoscope.access.tokens import read_token
     from defectoscope.embedded.private_files import private_directory, write_private
-    from defectoscope.errors import NotAuthenticated
+    from defectoscope.errors.access import NotAuthenticated
 
     kept = data_dir / KEPT_IN
     with database.transaction() as session:

@@ -14,7 +14,9 @@ import typer
 from defectoscope.cli.local_files import Found, find_in_folder, name_files
 from defectoscope.cli.output import note
 from defectoscope.cli.uploading import upload_paths
-from defectoscope.errors import InvalidRequest, InvalidStorageUri, NoImagesFound
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.jobs import NoImagesFound
+from defectoscope.errors.storage import InvalidStorageUri
 
 if TYPE_CHECKING:
     from defectoscope.client import Client

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from defectoscope.errors import InvalidRequest, NoImagesFound
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.jobs import NoImagesFound
 from defectoscope.layout import (
     IMAGE_EXTENSIONS,
     IMAGES_FOLDER,

@@ -13,7 +13,7 @@ from defectoscope.cli.model_ledger import Number
 from defectoscope.cli.output import answer, format_bytes, note, print_json, say
 from defectoscope.cli.session import JsonOption, open_client
 from defectoscope.cli.trainer_process import convert_to_plain
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 
 #: The name that the notebook gave its file.
 _PLAIN_FILE_NAME = "deeplabv3_plus_model.onnx"

@@ -13,7 +13,7 @@ from defectoscope.cli.output import note, print_json, say
 from defectoscope.cli.session import JsonOption, open_client
 from defectoscope.cli.uploading import upload_paths
 from defectoscope.cli.watching import watch_until
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 
 if TYPE_CHECKING:
     from defectoscope.client import Client

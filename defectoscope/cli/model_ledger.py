@@ -11,7 +11,7 @@ from rich.text import Text
 from defectoscope.cli.moments import format_time, read_moment
 from defectoscope.cli.output import Cell, answer, note, print_json, print_table, say
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 
 if TYPE_CHECKING:
     from defectoscope.client import Client

@@ -23,7 +23,9 @@ from defectoscope.cli.output import (
     state_text,
 )
 from defectoscope.cli.session import JsonOption, LimitOption, open_client
-from defectoscope.errors import DeletedByRetention, InvalidRequest, ObjectNotFound
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.retention import DeletedByRetention
+from defectoscope.errors.storage import ObjectNotFound
 from defectoscope.layout import OutputNames
 
 if TYPE_CHECKING:

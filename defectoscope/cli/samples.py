@@ -10,7 +10,7 @@ import typer
 
 from defectoscope.cli.output import print_json, progress, say
 from defectoscope.cli.session import JsonOption
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 
 app = typer.Typer(no_args_is_help=True, help="Draw sample images with exact labels, for a first try.")
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from defectoscope.errors import ComponentMissing, PlainExportRefused
+from defectoscope.errors.installation import ComponentMissing
+from defectoscope.errors.models import PlainExportRefused
 
 
 def convert_to_plain(arguments: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from defectoscope.errors import ComponentMissing, SettingMissing
+from defectoscope.errors.installation import ComponentMissing, SettingMissing
 
 if TYPE_CHECKING:
     from defectoscope.embedded.server import Server

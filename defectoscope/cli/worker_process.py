@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from defectoscope.errors import ComponentMissing
+from defectoscope.errors.installation import ComponentMissing
 
 
 def has_worker() -> bool:

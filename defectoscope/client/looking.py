@@ -11,7 +11,7 @@ from typing import Any, cast
 from defectoscope.client.pages import each
 from defectoscope.client.transport import Transport
 from defectoscope.client.wire import Defect, Job, JobItem, JobOptions, JobSource, JobSummary
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 
 _DOWNLOAD_BYTES = 1 << 20
 #: For a job of very many images, which are recorded before the server answers.

@@ -15,13 +15,8 @@ import httpx
 from defectoscope.client.pages import each
 from defectoscope.client.transport import Transport, is_loopback
 from defectoscope.client.wire import ModelFile, ModelImport
-from defectoscope.errors import (
-    InvalidRequest,
-    ObjectNotFound,
-    StorageDenied,
-    StorageFault,
-    StorageUnavailable,
-)
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.storage import ObjectNotFound, StorageDenied, StorageFault, StorageUnavailable
 
 _PIECE_BYTES = 1 << 20
 #: Without it a request that names no champion would have no place for "none is in service".

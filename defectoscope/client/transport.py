@@ -18,14 +18,10 @@ from typing import Any
 import httpx
 
 from defectoscope.access.tokens import read_token
-from defectoscope.errors import (
-    ApiAnswerInvalid,
-    ApiRefused,
-    ApiUnavailable,
-    DefectoscopeError,
-    InvalidRequest,
-    Unexpected,
-)
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.api import ApiAnswerInvalid, ApiRefused, ApiUnavailable, InvalidRequest
+from defectoscope.errors.catalogue import classes_by_code
+from defectoscope.errors.installation import Unexpected
 
 #: Pauses before the repetitions of a request that may be repeated; a Retry-After header may lengthen them a little.
 RETRY_PAUSES_S = (0.2, 0.6, 1.5)
@@ -196,8 +192,8 @@ class Transport:
 def error_of(code: str, message: str, details: dict[str, Any], *, status: int) -> DefectoscopeError:
     """Return the error that the server raised, by its code; for a code of a newer server, one of the same branch."""
     details = {name: value for name, value in details.items() if name not in {"message", "server_code"}}
-    known = _classes_by_code(DefectoscopeError).get(code)
-    if known is not None:
+    known = classes_by_code().get(code)
+    if known is not None and known is not ApiRefused:
         return known(message, **details)
     if status in _AWAY:
         return ApiUnavailable(message, server_code=code, **details)
@@ -218,15 +214,6 @@ def _asks_for_patience(response: httpx.Response, *, repeatable: bool) -> bool:
     """Return whether a request should be sent again; what came too soon was not even looked at."""
     too_soon = response.status_code == HTTPStatus.TOO_MANY_REQUESTS
     return too_soon or (repeatable and response.status_code in _AWAY)
-
-
-def _classes_by_code(base: type[DefectoscopeError]) -> dict[str, type[DefectoscopeError]]:
-    found: dict[str, type[DefectoscopeError]] = {}
-    for cls in base.__subclasses__():
-        if cls is not ApiRefused:
-            found[cls.code] = cls
-            found.update(_classes_by_code(cls))
-    return found
 
 
 def _given(query: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -23,7 +23,8 @@ import httpx
 from defectoscope.client.client import Client
 from defectoscope.client.transport import RETRY_PAUSES_S, is_loopback
 from defectoscope.client.wire import Upload, UploadTarget
-from defectoscope.errors import InvalidRequest, ObjectTooLarge, StorageDenied, StorageFault, StorageUnavailable
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.storage import ObjectTooLarge, StorageDenied, StorageFault, StorageUnavailable
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import OperationalError
 
-from defectoscope.errors import ComponentMissing, DatabaseUnavailable
+from defectoscope.errors.installation import ComponentMissing, DatabaseUnavailable
 
 #: The checkout this package is part of. An installed wheel holds the core alone and cannot migrate.
 _CHECKOUT = Path(__file__).resolve().parents[2]

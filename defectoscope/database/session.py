@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.database.impatience import ImpatientConnection, impatient
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 
 _AFTER_COMMIT = "after_commit"
 #: How much longer than a statement may run its answer is waited for, seconds.

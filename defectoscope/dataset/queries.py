@@ -9,7 +9,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from defectoscope.database import DatasetItem, DatasetRevision, Image, Label, Split
-from defectoscope.errors import DatasetNotFound
+from defectoscope.errors.datasets import DatasetNotFound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

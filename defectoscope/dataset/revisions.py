@@ -15,7 +15,7 @@ from defectoscope.database import Database, DatasetItem, DatasetRevision, Image,
 from defectoscope.dataset.assignments import load_assignments, lock_assignments, remember_parts, save_assignments
 from defectoscope.dataset.groups import Candidate, Placed
 from defectoscope.dataset.splits import Move, MoveCode, decide, side_name
-from defectoscope.errors import InvalidDataset
+from defectoscope.errors.datasets import InvalidDataset
 from defectoscope.objects import confirm_stored
 from defectoscope.storage import Storage
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from defectoscope.errors import PlatformUnsupported
+from defectoscope.errors.installation import PlatformUnsupported
 
 # File locks, user accounts and process groups are those of POSIX; saying so here beats a missing module later.
 if sys.platform == "win32":

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from defectoscope.errors import PlatformUnsupported
+from defectoscope.errors.installation import PlatformUnsupported
 
 _CANDIDATES = ("postgres", "nobody")
 

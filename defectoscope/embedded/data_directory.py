@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from defectoscope.embedded.private_files import private_directory
-from defectoscope.errors import DataDirectoryBusy
+from defectoscope.errors.installation import DataDirectoryBusy
 
 _RETRY_S = 0.1
 

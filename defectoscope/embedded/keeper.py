@@ -20,7 +20,8 @@ from typing import IO
 
 from defectoscope.embedded import guardian
 from defectoscope.embedded.server import Server
-from defectoscope.errors import DefectoscopeError, ServerStartFailed
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.installation import ServerStartFailed
 
 _LINE_LIMIT_BYTES = 65536
 _LOG_LIMIT_BYTES = 10_000_000

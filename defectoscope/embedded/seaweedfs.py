@@ -29,7 +29,7 @@ from pathlib import Path
 from defectoscope.embedded.ports import LOOPBACK, choose_ports
 from defectoscope.embedded.private_files import private_directory, read_or_create_secret, write_private
 from defectoscope.embedded.server import Server, plain_environment
-from defectoscope.errors import PlatformUnsupported
+from defectoscope.errors.installation import PlatformUnsupported
 
 REGION = "us-east-1"
 BUCKET = "defectoscope"

@@ -14,7 +14,7 @@ from defectoscope.embedded.private_files import private_directory
 from defectoscope.embedded.seaweedfs import BUCKET, REGION, prepare_seaweedfs
 from defectoscope.embedded.supervisor import Supervisor
 from defectoscope.embedded.valkey import prepare_valkey
-from defectoscope.errors import ServerStartFailed
+from defectoscope.errors.installation import ServerStartFailed
 
 _START_ATTEMPTS = 3
 

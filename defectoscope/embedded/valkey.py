@@ -13,7 +13,7 @@ from redis.retry import Retry
 from defectoscope.embedded.ports import LOOPBACK, choose_ports
 from defectoscope.embedded.private_files import private_directory, read_or_create_secret, write_private
 from defectoscope.embedded.server import Server, plain_environment
-from defectoscope.errors import PlatformUnsupported
+from defectoscope.errors.installation import PlatformUnsupported
 
 # Every second suffices: a message is only a hint, the database knows what work is owed. What the server has accepted
 # survives its own death in any case; the second is at stake when the machine loses power. A file that ends in the

@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from defectoscope.errors import ArchiveInvalid, ArchiveMemberUnsafe, ArchiveTooLarge
+from defectoscope.errors.archives import ArchiveInvalid, ArchiveMemberUnsafe, ArchiveTooLarge
 from defectoscope.inspection.sources import Archive, InputBuckets, Page, Pages, SourceImage, is_item_name
 from defectoscope.inspection.zip_directory import check_directory
 from defectoscope.layout import pair_labels

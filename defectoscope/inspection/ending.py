@@ -12,7 +12,8 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Chunk, ChunkState, ItemState, Job, JobItem, JobState
-from defectoscope.errors import DeadlineExceeded, DefectoscopeError, FailureBudgetExceeded, JobNotFound
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.jobs import DeadlineExceeded, FailureBudgetExceeded, JobNotFound
 from defectoscope.inspection.job_events import tell_of_end
 from defectoscope.inspection.totals import change_counts, count_items
 

@@ -9,15 +9,15 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, ItemState, Job, JobItem, JobState, ModelVersion, Priority, after_commit
-from defectoscope.errors import (
-    DefectoscopeError,
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.jobs import (
     FailureBudgetExceeded,
     JobNotCancellable,
     JobNotPausable,
     JobNotRetryable,
-    ModelWeightsDropped,
     NoImagesFound,
 )
+from defectoscope.errors.models import ModelWeightsDropped
 from defectoscope.inspection.ending import end_waiting_chunks, finish_if_done, is_stopping, lock_job
 from defectoscope.inspection.items import rechunk
 from defectoscope.inspection.job_events import tell_of_end

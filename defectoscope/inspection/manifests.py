@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from defectoscope.errors import BucketNotAllowed, InvalidStorageUri, ManifestInvalid, SourceChanged
+from defectoscope.errors.images import SourceChanged
+from defectoscope.errors.jobs import ManifestInvalid
+from defectoscope.errors.storage import BucketNotAllowed, InvalidStorageUri
 from defectoscope.inspection.sources import InputBuckets, Manifest, Page, Pages, SourceImage, is_item_name
 from defectoscope.storage import S3Uri, scratch_directory
 

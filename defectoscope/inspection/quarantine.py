@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, QuarantinedImage
-from defectoscope.errors import QuarantinedImageNotFound
+from defectoscope.errors.jobs import QuarantinedImageNotFound
 from defectoscope.inspection.chunks import ClaimedChunk
 
 _QUARANTINE = text("""

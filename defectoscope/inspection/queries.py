@@ -19,7 +19,7 @@ from defectoscope.database import (
     Result,
     Verdict,
 )
-from defectoscope.errors import ImageNotFound, JobNotFound, ResultNotFound
+from defectoscope.errors.jobs import ImageNotFound, JobNotFound, ResultNotFound
 from defectoscope.inspection.params import JobParams
 from defectoscope.inspection.scores import QaSummary, summarise_qa
 from defectoscope.inspection.totals import count_items

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.database import Chunk, ChunkState, Database, ItemState, Job, JobItem, JobState, after_commit
-from defectoscope.errors import InspectionBroken, WorkerLost
+from defectoscope.errors.jobs import InspectionBroken, WorkerLost
 from defectoscope.inspection.backoff import BACKOFF, Backoff
 from defectoscope.inspection.chunks import ATTEMPTS_BEFORE_SPLIT, count_claimable
 from defectoscope.inspection.ending import (

@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from threading import Lock
 
-from defectoscope.errors import BucketNotAllowed, DefectoscopeError
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.storage import BucketNotAllowed
 from defectoscope.storage import S3Uri, Storage
 
 #: As long as an object key can be. The names of a job are indexed, and an index entry has its limits.

@@ -15,7 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, Job, Priority, after_commit
-from defectoscope.errors import IdempotencyConflict, InvalidRequest, NoImagesFound
+from defectoscope.errors.api import IdempotencyConflict, InvalidRequest
+from defectoscope.errors.jobs import NoImagesFound
 from defectoscope.inspection.items import add_images
 from defectoscope.inspection.jobs import check_model_files, end_enumeration
 from defectoscope.inspection.params import JobParams

@@ -10,7 +10,7 @@ import struct
 import zipfile
 from pathlib import Path
 
-from defectoscope.errors import ArchiveTooLarge
+from defectoscope.errors.archives import ArchiveTooLarge
 
 #: An entry for a folder may stand beside that of each file in it.
 _ENTRIES_PER_MEMBER = 2

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 from defectoscope.metrics.families import Family
 from defectoscope.settings import Settings, required
 

@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database
-from defectoscope.errors import CollectionRunning
+from defectoscope.errors.retention import CollectionRunning
 from defectoscope.events import record_event
 from defectoscope.objects import collection_sql as sql
 from defectoscope.objects.kinds import KINDS, Kind, find_pointed, kind_of

@@ -19,7 +19,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, Hold, Image, Job, RetainedWhat, RetentionRule
-from defectoscope.errors import HoldNotFound, ImageNotFound, InvalidRequest, JobNotFound, RetentionRuleNotFound
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.jobs import ImageNotFound, JobNotFound
+from defectoscope.errors.retention import HoldNotFound, RetentionRuleNotFound
 from defectoscope.events import record_event
 from defectoscope.objects import retention_sql as sql
 

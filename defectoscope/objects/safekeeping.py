@@ -32,7 +32,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database
-from defectoscope.errors import ObjectsBeingDeleted
+from defectoscope.errors.storage import ObjectsBeingDeleted
 from defectoscope.objects.kinds import kind_of
 from defectoscope.storage import Storage
 

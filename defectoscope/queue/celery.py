@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 from redis.exceptions import RedisError
 
-from defectoscope.errors import QueueUnavailable
+from defectoscope.errors.installation import QueueUnavailable
 from defectoscope.queue.messages import INSPECTION_QUEUE, Message
 
 _WHAT_A_MESSAGE_IS = {

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from defectoscope.errors import QueueUnavailable
+from defectoscope.errors.installation import QueueUnavailable
 from defectoscope.queue.messages import Message, process_next_chunk
 
 #: Doorbells for chunks that wait at once. Each claim passes one on, so that a few keep any number of workers busy, and

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 
 FloatArray = npt.NDArray[np.float64]
 

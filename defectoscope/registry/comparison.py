@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from defectoscope.database import DatasetItem, DatasetRevision, Evaluation, Label, ModelVersion, Split
-from defectoscope.errors import ScoresNotComparable
+from defectoscope.errors.models import ScoresNotComparable
 from defectoscope.registry.decision import Decision
 from defectoscope.registry.evaluations import find_best_ever, find_evaluation
 from defectoscope.registry.gate import GateImage, judge

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from defectoscope.database import Database
-from defectoscope.errors import Fault, ModelVariantUnavailable, ModelWeightsDropped
+from defectoscope.errors import Fault
+from defectoscope.errors.models import ModelVariantUnavailable, ModelWeightsDropped
 from defectoscope.registry.stored_files import ONNX, WEIGHTS
 from defectoscope.registry.versions import find_file, find_version
 from defectoscope.storage import Storage, hash_file, naming_a_full_disk

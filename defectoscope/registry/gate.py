@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from defectoscope.errors import ScoresNotComparable
+from defectoscope.errors.models import ScoresNotComparable
 from defectoscope.registry.bootstrap import SEED, FloatArray, Interval, bootstrap_mean
 from defectoscope.registry.decision import Check, Decision
 from defectoscope.registry.gate_checks import (

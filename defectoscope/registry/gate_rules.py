@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 
 SizeBand = Literal["none", "small", "medium", "large"]
 

@@ -11,7 +11,8 @@ from sqlalchemy import Interval, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, ImportState, ModelImport, ModelVersion, Severity, after_commit
-from defectoscope.errors import DefectoscopeError, ImportAbandoned, ModelImportNotFound
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.models import ImportAbandoned, ModelImportNotFound
 from defectoscope.events import record_event
 from defectoscope.queue import Queue, messages, send_or_leave
 

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 
 from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.database import Champion, Database, LedgerAction, ModelVersion, Promotion, Severity
-from defectoscope.errors import AlreadyChampion, ChampionChanged, InvalidRequest, ModelRetired
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.models import AlreadyChampion, ChampionChanged, ModelRetired
 from defectoscope.events import record_event
 from defectoscope.registry.history import LedgerLine
 from defectoscope.registry.versions import (

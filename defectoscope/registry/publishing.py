@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from defectoscope.crash_points import CrashPoint, crash_point
 from defectoscope.database import Database, LedgerAction, ModelImport, ModelOrigin, ModelVariant, ModelVersion
-from defectoscope.errors import DatabaseUnavailable, Fault
+from defectoscope.errors import Fault
+from defectoscope.errors.installation import DatabaseUnavailable
 from defectoscope.objects import confirm_stored
 from defectoscope.registry.evaluations import ImageEvaluation, record_evaluation
 from defectoscope.registry.ledger import append_line, lock_ledger

@@ -18,7 +18,7 @@ from defectoscope.database import (
     ModelVariant,
     ModelVersion,
 )
-from defectoscope.errors import ModelVersionNotFound
+from defectoscope.errors.models import ModelVersionNotFound
 from defectoscope.registry.history import LedgerLine, lines_of
 from defectoscope.registry.versions import DEFAULT_SCOPE, SERVED_PRECISION
 from defectoscope.segmentation import ModelContract, PixelCounts

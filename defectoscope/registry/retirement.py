@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, Job, JobState, LedgerAction, ModelVariant, ModelVersion
-from defectoscope.errors import ModelInService, ModelInUse, ModelRetired
+from defectoscope.errors.models import ModelInService, ModelInUse, ModelRetired
 from defectoscope.registry.ledger import append_line, lock_ledger
 from defectoscope.registry.stored_files import ONNX, WEIGHTS, delete_unreferenced, key_of
 from defectoscope.registry.versions import champion_or_none, find_version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, LedgerAction
-from defectoscope.errors import (
+from defectoscope.errors.models import (
     AlreadyChampion,
     ModelNotReady,
     ModelRetired,

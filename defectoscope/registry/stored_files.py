@@ -15,7 +15,8 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, ModelVariant, ModelVersion
-from defectoscope.errors import Fault, ObjectNotFound
+from defectoscope.errors import Fault
+from defectoscope.errors.storage import ObjectNotFound
 from defectoscope.storage import Storage, hash_file
 
 #: Extensions, which are part of the keys.

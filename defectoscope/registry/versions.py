@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Champion, ModelVariant, ModelVersion
-from defectoscope.errors import ModelNotReady, ModelVariantUnavailable, ModelVersionNotFound, ModelWeightsDropped
+from defectoscope.errors.models import ModelNotReady, ModelVariantUnavailable, ModelVersionNotFound, ModelWeightsDropped
 
 #: The only scope so far: one champion for the whole installation.
 DEFAULT_SCOPE = "default"

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from defectoscope.errors import InvalidRequest, SampleDirectoryNotEmpty
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.datasets import SampleDirectoryNotEmpty
 from defectoscope.samples.picture import Sample, chosen_in_block, draw_sample
 
 _VALIDATION_BLOCK = 5

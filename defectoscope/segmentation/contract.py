@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from defectoscope.errors import InvalidModel
+from defectoscope.errors.models import InvalidModel
 from defectoscope.segmentation.arrays import UInt8Array
 
 INPUT_NAME = "image"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from defectoscope.errors import ImageNotRecognised, InvalidImage, InvalidLabel, LabelValuesUnknown
+from defectoscope.errors.images import ImageNotRecognised, InvalidImage, InvalidLabel, LabelValuesUnknown
 from defectoscope.segmentation.arrays import UInt8Array
 from defectoscope.segmentation.image_file import (
     DEFAULT_LIMITS,

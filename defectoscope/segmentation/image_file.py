@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from defectoscope.errors import ImageEmpty, ImageMultiFrame, ImageNotRecognised, ImageTooLarge, ImageTruncated
+from defectoscope.errors.images import ImageEmpty, ImageMultiFrame, ImageNotRecognised, ImageTooLarge, ImageTruncated
 from defectoscope.segmentation.exif import read_orientation
 from defectoscope.segmentation.structure import check_scans, check_structure
 

@@ -16,7 +16,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from defectoscope.errors import InvalidImage, InvalidRequest
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.images import InvalidImage
 from defectoscope.segmentation.arrays import UInt8Array
 from defectoscope.segmentation.blending import TileBlend
 from defectoscope.segmentation.contract import RESIZE_POLICIES, ModelContract, ResizePolicy

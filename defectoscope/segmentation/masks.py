@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from defectoscope.errors import LabelValuesUnknown
+from defectoscope.errors.images import LabelValuesUnknown
 from defectoscope.segmentation.arrays import UInt8Array
 from defectoscope.segmentation.decode import CLASS_MASK_KEY, CLASS_MASK_VALUE, decode_label
 

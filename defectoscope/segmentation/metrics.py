@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from defectoscope.errors import InvalidLabel, LabelSizeMismatch
+from defectoscope.errors.images import InvalidLabel, LabelSizeMismatch
 from defectoscope.segmentation.arrays import UInt8Array
 
 #: Class of pixels that do not count in a class mask.

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from defectoscope.errors import InvalidModel
+from defectoscope.errors.models import InvalidModel
 from defectoscope.segmentation.arrays import UInt8Array
 from defectoscope.segmentation.contract import Engine, ModelContract
 from defectoscope.segmentation.layout import Assembly, demand_image, lay_out

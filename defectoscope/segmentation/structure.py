@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from defectoscope.errors import ImageTooComplex, ImageTruncated
+from defectoscope.errors.images import ImageTooComplex, ImageTruncated
 
 #: Chunks of a PNG beside those of the pixels; text in hundreds of chunks is known from microscopes.
 MAX_PNG_CHUNKS = 1000

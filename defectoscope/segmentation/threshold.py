@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 from defectoscope.segmentation.arrays import UInt8Array
 from defectoscope.segmentation.contract import ModelContract
 from defectoscope.segmentation.regions import Defect, find_defects

@@ -18,7 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 from botocore.exceptions import ConnectionError as ConnectionFailed
 
-from defectoscope.errors import (
+from defectoscope.errors.storage import (
     BucketNotFound,
     InvalidStorageKey,
     InvalidStorageUri,

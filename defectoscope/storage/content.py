@@ -9,7 +9,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from defectoscope.errors import InvalidStorageKey
+from defectoscope.errors.storage import InvalidStorageKey
 from defectoscope.storage.contract import Storage
 
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}")

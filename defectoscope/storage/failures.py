@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import obstore.exceptions as vendor
 
-from defectoscope.errors import (
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.images import SourceChanged
+from defectoscope.errors.storage import (
     BucketNotFound,
-    DefectoscopeError,
     InvalidStorageKey,
     ObjectExists,
     ObjectNotFound,
-    SourceChanged,
     StorageDenied,
     StorageFault,
     StorageUnavailable,

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from defectoscope.errors import InvalidRequest, InvalidStorageKey
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.storage import InvalidStorageKey
 
 MAX_KEY_BYTES = 1024
 _CONTENT_TYPE = re.compile(r"[!-~]{1,127}/[ -~]{1,127}")

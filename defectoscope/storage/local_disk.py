@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from defectoscope.errors import DiskFull
+from defectoscope.errors.storage import DiskFull
 
 #: Nothing left of the disk, nothing left of the quota.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})

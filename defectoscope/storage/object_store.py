@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import obstore
 from obstore.store import ObjectStore
 
-from defectoscope.errors import InvalidStorageKey, ObjectExists, ObjectNotFound, ObjectTooLarge
+from defectoscope.errors.storage import InvalidStorageKey, ObjectExists, ObjectNotFound, ObjectTooLarge
 from defectoscope.storage.contract import ObjectInfo
 from defectoscope.storage.failures import translated
 from defectoscope.storage.keys import check_content_type, check_etag, check_key, check_prefix

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from obstore.store import LocalStore, MemoryStore, S3Store
 
-from defectoscope.errors import StorageDenied, StorageFault, StorageUnavailable
+from defectoscope.errors.storage import StorageDenied, StorageFault, StorageUnavailable
 from defectoscope.storage.contract import Storage
 from defectoscope.storage.failures import translated
 from defectoscope.storage.object_store import ObstoreStorage

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from defectoscope.errors import InvalidStorageKey, InvalidStorageUri
+from defectoscope.errors.storage import InvalidStorageKey, InvalidStorageUri
 from defectoscope.storage.keys import check_prefix
 
 _SCHEME = "s3://"

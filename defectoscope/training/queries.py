@@ -9,7 +9,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from defectoscope.database import DatasetRevision, ModelVersion, TrainingMetric, TrainingRun
-from defectoscope.errors import TrainingRunNotFound
+from defectoscope.errors.training import TrainingRunNotFound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

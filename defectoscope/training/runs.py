@@ -19,13 +19,8 @@ from defectoscope.database import (
     TrainingRunState,
     after_commit,
 )
-from defectoscope.errors import (
-    DefectoscopeError,
-    TrainerLost,
-    TrainingCancelled,
-    TrainingRunNotCancellable,
-    TrainingRunNotFound,
-)
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.training import TrainerLost, TrainingCancelled, TrainingRunNotCancellable, TrainingRunNotFound
 from defectoscope.events import record_event
 from defectoscope.queue import Queue, messages, send_or_leave
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal, Self
 
-from defectoscope.errors import WebhookAddressRefused
+from defectoscope.errors.webhooks import WebhookAddressRefused
 
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network

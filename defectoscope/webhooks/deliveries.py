@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from defectoscope.database import DeliveryState, Event, WebhookDelivery
-from defectoscope.errors import WebhookDeliveryNotFound, WebhookDeliveryPending, WebhookDisabled
+from defectoscope.errors.webhooks import WebhookDeliveryNotFound, WebhookDeliveryPending, WebhookDisabled
 from defectoscope.events import record_event
 from defectoscope.webhooks.endpoints import find_webhook, lock_webhook, wake_webhook
 from defectoscope.webhooks.messages import message_id_of

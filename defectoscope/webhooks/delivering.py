@@ -9,7 +9,7 @@ from enum import StrEnum
 import structlog
 
 from defectoscope.database import Database, DeliveryState
-from defectoscope.errors import WebhookAddressRefused, WebhookDeliveryFailed
+from defectoscope.errors.webhooks import WebhookAddressRefused, WebhookDeliveryFailed
 from defectoscope.webhooks.messages import body_of, headers_of
 from defectoscope.webhooks.outbox import ClaimedDelivery, RetryPolicy, claim_delivery, end_delivered, end_failed
 from defectoscope.webhooks.sending import Sender

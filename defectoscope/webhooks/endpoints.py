@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from defectoscope.database import Database, DeliveryState, Webhook, WebhookDelivery
-from defectoscope.errors import TooManyWebhooks, WebhookKindUnknown, WebhookNotFound
+from defectoscope.errors.webhooks import TooManyWebhooks, WebhookKindUnknown, WebhookNotFound
 from defectoscope.events import KINDS, names_a_kind
 from defectoscope.webhooks.signature import new_secret
 

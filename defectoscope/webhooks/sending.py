@@ -15,7 +15,8 @@ from typing import Any
 
 import httpcore
 
-from defectoscope.errors import SettingMissing, WebhookDeliveryFailed
+from defectoscope.errors.installation import SettingMissing
+from defectoscope.errors.webhooks import WebhookDeliveryFailed
 from defectoscope.webhooks.addresses import AddressRules, IpAddress, Resolver, Target, resolve, resolve_by_system
 
 #: Of a reason that goes into the database.

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from defectoscope.errors import WebhookSignatureInvalid
+from defectoscope.errors.webhooks import WebhookSignatureInvalid
 
 ID_HEADER = "webhook-id"
 TIMESTAMP_HEADER = "webhook-timestamp"

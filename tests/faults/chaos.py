@@ -14,7 +14,7 @@ from threading import Lock, Thread
 import redis
 import sqlalchemy
 
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 from defectoscope.queue.messages import CONTROL_QUEUE, INSPECTION_QUEUE
 from tests.faults.faults import API, BEAT, TRAINER, WORKER, Act, Fault, Part
 from tests.faults.fleet import Fleet, Held

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from defectoscope.database import Database
-from defectoscope.errors import ObjectNotFound
+from defectoscope.errors.storage import ObjectNotFound
 from defectoscope.storage import Storage
 
 #: Job key and image name.

@@ -24,7 +24,7 @@ from defectoscope.connect import open_database
 from defectoscope.database import Database
 from defectoscope.embedded.server import Server
 from defectoscope.embedded.supervisor import Supervisor
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 from defectoscope.settings import required
 from tests.faults.servers import QUICK, child_of_guardian, signal_child
 from tests.tokens import bearer, make_token

@@ -17,7 +17,7 @@ from sqlalchemy import func, select, text
 from benchmarks.place import Place
 from defectoscope.connect import open_database, s3_config
 from defectoscope.database import Database, Job
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 from defectoscope.registry import VariantFile, find_champion, promote, publish
 from defectoscope.storage import Storage, open_s3
 from tests.faults.chaos import Chaos, Hit

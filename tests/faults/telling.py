@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import text
 
 from defectoscope.database import Database
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 from defectoscope.webhooks.endpoints import register_webhook
 from tests.receivers import LOCAL_HOST, Receiver, Request
 

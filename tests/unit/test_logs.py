@@ -21,7 +21,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 import structlog
 from structlog.contextvars import bound_contextvars
-from defectoscope.errors import ImageEmpty
+from defectoscope.errors.images import ImageEmpty
 from defectoscope.logs import carrying, configure_logs
 
 configure_logs(level="info", form="{form}", service="worker")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from onnx import GraphProto, NodeProto
 
-from defectoscope.errors import ModelOperatorRefused
+from defectoscope.errors.models import ModelOperatorRefused
 from trainer.foreign.graph import inputs_of, subgraphs_of
 
 #: Names that stand for the operator set of the standard.

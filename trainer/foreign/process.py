@@ -16,13 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from defectoscope.errors import (
-    DefectoscopeError,
-    InvalidModel,
-    ModelCheckCrashed,
-    ModelCheckTimeout,
-    classes_by_code,
-)
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.catalogue import classes_by_code
+from defectoscope.errors.models import InvalidModel, ModelCheckCrashed, ModelCheckTimeout
 from trainer.foreign.limits import FileLimits, ProcessLimits
 from trainer.foreign.wrap import ForeignFacts, WrapReport
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from defectoscope.errors import ModelBatchFixed, ModelNotEqual, ModelNotRunnable, ModelOutputRefused
+from defectoscope.errors.models import ModelBatchFixed, ModelNotEqual, ModelNotRunnable, ModelOutputRefused
 from defectoscope.segmentation import UInt8Array
 from trainer.foreign.rewriting import MEAN, STD, Tail
 from trainer.foreign.session import Run

@@ -18,12 +18,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
 from onnx.inliner import inline_local_functions
 
-from defectoscope.errors import (
-    ModelExternalData,
-    ModelNotOnnx,
-    ModelOpsetRefused,
-    ModelTooLarge,
-)
+from defectoscope.errors.models import ModelExternalData, ModelNotOnnx, ModelOpsetRefused, ModelTooLarge
 from trainer.foreign.graph import subgraphs_of
 from trainer.foreign.limits import FileLimits
 from trainer.foreign.operators import STANDARD_DOMAINS, demand_allowed, refusal

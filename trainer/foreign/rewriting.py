@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from defectoscope.errors import ModelOutputNotLogits
+from defectoscope.errors.models import ModelOutputNotLogits
 from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME
 from trainer.foreign.graph import OWN_PREFIX, constant, depend_on, free_names, makers, prune, rename
 from trainer.foreign.signature import Signature

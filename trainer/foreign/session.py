@@ -12,7 +12,7 @@ import onnxruntime
 from onnx import ModelProto
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
-from defectoscope.errors import ModelNotRunnable, ModelTooLarge
+from defectoscope.errors.models import ModelNotRunnable, ModelTooLarge
 
 #: Runs a model on one array; what type comes out is the model's affair, and checked where it matters.
 Run = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from defectoscope.errors import (
+from defectoscope.errors.models import (
     ModelInputRefused,
     ModelOutputRefused,
     ModelSizeConflict,

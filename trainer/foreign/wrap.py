@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, helper
 
-from defectoscope.errors import ModelNotOnnx, ModelOutputNotLogits
+from defectoscope.errors.models import ModelNotOnnx, ModelOutputNotLogits
 from defectoscope.segmentation import ModelContract, find_lowest_level
 from trainer.foreign.graph import standard_opset
 from trainer.foreign.limits import FileLimits

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from defectoscope.errors import RunLengthsInvalid
+from defectoscope.errors.images import RunLengthsInvalid
 from defectoscope.segmentation import UInt8Array
 
 _CHANNELS = 4

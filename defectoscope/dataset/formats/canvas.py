@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from defectoscope.dataset.formats.polygons import fill_polygon
-from defectoscope.errors import InvalidLabel, LabelSizeMismatch
+from defectoscope.errors.images import InvalidLabel, LabelSizeMismatch
 from defectoscope.segmentation import IGNORED, DecodeLimits, UInt8Array
 
 _MOST_PIXELS = DecodeLimits().max_pixels

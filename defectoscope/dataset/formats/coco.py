@@ -16,14 +16,8 @@ from defectoscope.dataset.formats.json_values import as_dict, as_list, as_size, 
 from defectoscope.dataset.formats.pictures import PictureFinder, read_size_wh, split_in_file_name
 from defectoscope.dataset.formats.polygons import read_points
 from defectoscope.dataset.formats.run_lengths import decode_text, find_spans
-from defectoscope.errors import (
-    AnnotationFileInvalid,
-    InvalidImage,
-    InvalidLabel,
-    PolygonInvalid,
-    RegionKindUnknown,
-    RunLengthsInvalid,
-)
+from defectoscope.errors.datasets import AnnotationFileInvalid
+from defectoscope.errors.images import InvalidImage, InvalidLabel, PolygonInvalid, RegionKindUnknown, RunLengthsInvalid
 
 
 @dataclass(slots=True, kw_only=True)

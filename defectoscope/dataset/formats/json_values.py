@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from defectoscope.errors import AnnotationFileInvalid
+from defectoscope.errors.datasets import AnnotationFileInvalid
 
 
 def read_json(path: Path) -> object:

@@ -17,7 +17,8 @@ from defectoscope.dataset.formats.contract import IGNORED_NAMES, Finding, Labell
 from defectoscope.dataset.formats.json_values import as_dict, as_list, as_number, as_size, as_text, read_json
 from defectoscope.dataset.formats.pictures import PictureFinder, read_size_wh
 from defectoscope.dataset.formats.polygons import read_points
-from defectoscope.errors import AnnotationFileInvalid, InvalidImage, InvalidLabel, PolygonInvalid, RegionKindUnknown
+from defectoscope.errors.datasets import AnnotationFileInvalid
+from defectoscope.errors.images import InvalidImage, InvalidLabel, PolygonInvalid, RegionKindUnknown
 from defectoscope.layout import is_picture_name
 
 _BRUSHES = frozenset({"brushlabels", "brush"})

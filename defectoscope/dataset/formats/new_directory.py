@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from defectoscope.dataset.formats.contract import RevisionPicture
 from defectoscope.dataset.formats.pictures import bare_parts
-from defectoscope.errors import ExportDirectoryNotEmpty, InvalidRequest
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.datasets import ExportDirectoryNotEmpty
 from defectoscope.layout import IMAGE_EXTENSIONS
 
 #: What some file system refuses in a name, and what would make a path of it.

@@ -11,7 +11,7 @@ from typing import Any
 
 from defectoscope.dataset.formats.contract import RevisionPicture
 from defectoscope.dataset.formats.new_directory import new_directory
-from defectoscope.errors import ComponentMissing
+from defectoscope.errors.installation import ComponentMissing
 from defectoscope.segmentation import encode_class_mask
 
 #: Rows are written together up to about so many bytes, which is what a reader has to hold at once.

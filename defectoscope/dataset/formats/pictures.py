@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from defectoscope.dataset.formats.contract import Split
-from defectoscope.errors import InvalidImage
+from defectoscope.errors.images import InvalidImage
 from defectoscope.layout import IMAGES_FOLDER, LABELS_FOLDER, is_image_name
 from defectoscope.segmentation import decode_image
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from defectoscope.dataset.formats.json_values import as_number
-from defectoscope.errors import PolygonInvalid
+from defectoscope.errors.images import PolygonInvalid
 
 _FINER = 5
 _LEAST_POINTS = 3

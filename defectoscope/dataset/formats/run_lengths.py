@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from defectoscope.errors import RunLengthsInvalid
+from defectoscope.errors.images import RunLengthsInvalid
 
 #: The text holds six bits a character from this one on: five of the number, and whether it goes on.
 _FIRST_CHARACTER = 48

@@ -19,7 +19,7 @@ from pathlib import Path
 from string import Template
 from typing import IO, Any
 
-from defectoscope.errors import InvalidModel
+from defectoscope.errors.models import InvalidModel
 from defectoscope.segmentation import ModelContract, ResizePolicy
 from defectoscope.storage import hash_file
 
@@ -36,7 +36,9 @@ REQUIREMENTS = (
 
 #: Files of the product that stand in a bundle as they are; they need numpy and Pillow and nothing else.
 _PRODUCT_FILES = (
-    "errors.py",
+    "errors/__init__.py",
+    "errors/images.py",
+    "errors/models.py",
     "layout.py",
     "segmentation/arrays.py",
     "segmentation/blending.py",

@@ -10,14 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from defectoscope.errors import (
-    DefectoscopeError,
-    ImageDecoderDied,
-    InvalidImage,
-    InvalidLabel,
-    PlatformUnsupported,
-    classes_by_code,
-)
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.catalogue import classes_by_code
+from defectoscope.errors.images import ImageDecoderDied, InvalidImage, InvalidLabel
+from defectoscope.errors.installation import PlatformUnsupported
 from defectoscope.segmentation.arrays import UInt8Array
 from defectoscope.segmentation.decode import DecodedImage
 from defectoscope.segmentation.image_file import DEFAULT_LIMITS, DecodeLimits

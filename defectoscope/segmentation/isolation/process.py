@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from defectoscope.errors import DecoderUnavailable, ImageDecodeTimeout
+from defectoscope.errors.images import DecoderUnavailable, ImageDecodeTimeout
 from defectoscope.segmentation.image_file import DecodeLimits
 from defectoscope.segmentation.isolation.shared import share
 

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from defectoscope.errors import ObjectNotFound
+from defectoscope.errors.storage import ObjectNotFound
 from defectoscope.inspection.chunks import claim_next_chunk
 from defectoscope.inspection.completion import ItemOutcome, LabelFacts, ResultFacts, complete_chunk
 from defectoscope.inspection.images import ImageFacts

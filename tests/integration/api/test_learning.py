@@ -5,7 +5,7 @@ import hashlib
 import httpx
 import pytest
 
-from defectoscope.errors import TrainingFailed
+from defectoscope.errors.training import TrainingFailed
 from defectoscope.registry import ImageEvaluation, promote
 from defectoscope.samples import draw_sample
 from defectoscope.samples.generate import encode_image, encode_label

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert
 
 from defectoscope.database import DatasetItem, DatasetRevision, Image, Label, Split
-from defectoscope.errors import ModelNotOnnx
+from defectoscope.errors.models import ModelNotOnnx
 from defectoscope.registry import ImageEvaluation, claim_import, fail_import, record_evaluation
 from defectoscope.segmentation import PixelCounts
 

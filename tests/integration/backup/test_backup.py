@@ -15,7 +15,8 @@ from defectoscope.database import Base, Database, JobState, Split
 from defectoscope.database.migrate import upgrade
 from defectoscope.dataset import RevisionEntry, create_revision
 from defectoscope.embedded.stack import EmbeddedStack
-from defectoscope.errors import BackupInvalid, DatabaseNotEmpty, ObjectNotFound, StorageFault
+from defectoscope.errors.backup import BackupInvalid, DatabaseNotEmpty
+from defectoscope.errors.storage import ObjectNotFound, StorageFault
 from defectoscope.inspection.params import Overlays
 from defectoscope.queue import MemoryQueue
 from defectoscope.settings import DatabaseSettings, QueueSettings, StorageSettings

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from defectoscope.database import QuarantinedImage
-from defectoscope.errors import ImageTruncated
+from defectoscope.errors.images import ImageTruncated
 from defectoscope.inspection.chunks import claim_next_chunk
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.reconciliation import reconcile

@@ -7,7 +7,7 @@ import sqlalchemy
 from sqlalchemy import text
 
 from defectoscope.database import Database
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 from tests.faults.proxy import LOOPBACK, Disturbance, FaultProxy, Mode
 
 

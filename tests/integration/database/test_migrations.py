@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, inspect, make_url, text
 
 from defectoscope.database import Base
 from defectoscope.database.migrate import migration_config, upgrade
-from defectoscope.errors import DatabaseUnavailable
+from defectoscope.errors.installation import DatabaseUnavailable
 
 #: What PostgreSQL itself says of a schema, in text that can be compared.
 CATALOGUE = {

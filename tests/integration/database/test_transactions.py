@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import func, insert, select, text
 
 from defectoscope.database import Database, ModelVersion, after_commit
-from defectoscope.errors import CallerError, DatabaseUnavailable
+from defectoscope.errors import CallerError
+from defectoscope.errors.installation import DatabaseUnavailable
 
 
 def _add_version(session):

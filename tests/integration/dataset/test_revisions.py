@@ -8,7 +8,7 @@ import pytest
 
 from defectoscope.database import Split
 from defectoscope.dataset import RevisionEntry, find_revision, labelled_images
-from defectoscope.errors import DatasetNotFound, InvalidDataset
+from defectoscope.errors.datasets import DatasetNotFound, InvalidDataset
 from defectoscope.inspection.images import ImageFacts, register_images, register_label
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from defectoscope.database import DatasetItem, Image, Split, SplitAssignment
 from defectoscope.dataset import MoveCode, labelled_images, new_labels_since
-from defectoscope.errors import InvalidDataset
+from defectoscope.errors.datasets import InvalidDataset
 
 LOOK_A, LOOK_B = 0x00FF_00FF_00FF_00FF, 0x0F0F_0F0F_0F0F_0F0F
 

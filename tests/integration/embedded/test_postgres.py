@@ -12,7 +12,7 @@ import pytest
 from defectoscope.embedded.postgres import prepare_postgres
 from defectoscope.embedded.stack import EmbeddedStack
 from defectoscope.embedded.supervisor import Supervisor
-from defectoscope.errors import ServerStartFailed
+from defectoscope.errors.installation import ServerStartFailed
 
 
 @pytest.fixture

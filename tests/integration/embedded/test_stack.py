@@ -16,7 +16,7 @@ from defectoscope.embedded.data_directory import DataDirectoryLock
 from defectoscope.embedded.keeper import Backoff
 from defectoscope.embedded.stack import EmbeddedStack
 from defectoscope.embedded.supervisor import Supervisor
-from defectoscope.errors import DataDirectoryBusy, PlatformUnsupported, ServerStartFailed
+from defectoscope.errors.installation import DataDirectoryBusy, PlatformUnsupported, ServerStartFailed
 
 NAMES = ["postgresql", "valkey", "seaweedfs"]
 

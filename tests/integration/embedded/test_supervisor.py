@@ -16,7 +16,7 @@ import pytest
 from defectoscope.embedded.keeper import Backoff
 from defectoscope.embedded.server import Server, plain_environment
 from defectoscope.embedded.supervisor import Supervisor
-from defectoscope.errors import ServerStartFailed
+from defectoscope.errors.installation import ServerStartFailed
 
 
 @pytest.fixture

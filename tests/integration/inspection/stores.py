@@ -7,7 +7,7 @@ import struct
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-from defectoscope.errors import BucketNotFound
+from defectoscope.errors.storage import BucketNotFound
 from defectoscope.inspection.archives import ArchiveLimits
 from defectoscope.inspection.enumeration import enumerate_job
 from defectoscope.inspection.sources import Archive, InputBuckets, Manifest, Prefix

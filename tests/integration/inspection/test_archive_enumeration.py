@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from defectoscope.database import ItemState, JobState
-from defectoscope.errors import ArchiveInvalid, ArchiveMemberUnsafe
+from defectoscope.errors.archives import ArchiveInvalid, ArchiveMemberUnsafe
 from defectoscope.inspection.archives import PAGE_SIZE, ArchiveLimits, list_archive
 from defectoscope.inspection.sources import Archive, InputBuckets
 from defectoscope.storage import content_key, open_local

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from defectoscope.database import ChunkState, ItemState, JobState
-from defectoscope.errors import ImageEmpty, JobNotCancellable, JobNotFound, JobNotRetryable
+from defectoscope.errors.images import ImageEmpty
+from defectoscope.errors.jobs import JobNotCancellable, JobNotFound, JobNotRetryable
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.jobs import cancel_job, retry_failed
 from defectoscope.inspection.sources import Prefix

@@ -6,7 +6,7 @@ from threading import Barrier
 from sqlalchemy import select
 
 from defectoscope.database import Chunk, ChunkState, ItemState, JobState
-from defectoscope.errors import ImageTruncated
+from defectoscope.errors.images import ImageTruncated
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.jobs import cancel_job
 from defectoscope.inspection.leases import Lease, Release, look_after, release_chunk

@@ -7,7 +7,7 @@ from threading import Barrier
 from sqlalchemy import select
 
 from defectoscope.database import DefectRow, Image, Label, QaScore, Result, Verdict
-from defectoscope.errors import LabelSizeMismatch
+from defectoscope.errors.images import LabelSizeMismatch
 from defectoscope.inspection.chunks import find_known_results
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.queries import list_items

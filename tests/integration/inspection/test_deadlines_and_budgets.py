@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from defectoscope.database import ChunkState, ItemState, JobState
-from defectoscope.errors import ImageEmpty, JobNotPausable
+from defectoscope.errors.images import ImageEmpty
+from defectoscope.errors.jobs import JobNotPausable
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.ending import LEAST_IMAGES_JUDGED, STOPPED_AT_ONCE
 from defectoscope.inspection.jobs import cancel_job, pause_job, retry_failed

@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 
 from defectoscope.database import ChunkState, JobState
-from defectoscope.errors import StorageUnavailable
+from defectoscope.errors.storage import StorageUnavailable
 from defectoscope.inspection.jobs import cancel_job
 from defectoscope.inspection.listing import PAGE_SIZE
 from defectoscope.inspection.sources import InputBuckets

@@ -7,7 +7,8 @@ from threading import Barrier
 import pytest
 
 from defectoscope.database import ItemState, JobState
-from defectoscope.errors import ImageEmpty, LabelSizeMismatch, ObjectNotFound
+from defectoscope.errors.images import ImageEmpty, LabelSizeMismatch
+from defectoscope.errors.storage import ObjectNotFound
 from defectoscope.events import list_events
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.jobs import cancel_job, fail_enumeration, retry_failed

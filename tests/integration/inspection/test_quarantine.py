@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from defectoscope.database import QuarantinedImage
-from defectoscope.errors import QuarantinedImageNotFound
+from defectoscope.errors.jobs import QuarantinedImageNotFound
 from defectoscope.inspection.leases import Release, release_chunk
 from defectoscope.inspection.quarantine import list_quarantined, note_suspect, release_image
 from defectoscope.inspection.sources import ExplicitImages

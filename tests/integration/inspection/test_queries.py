@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from defectoscope.database import ItemState, JobState, Verdict
-from defectoscope.errors import ImageEmpty, ImageNotFound, JobNotFound, ResultNotFound
+from defectoscope.errors.images import ImageEmpty
+from defectoscope.errors.jobs import ImageNotFound, JobNotFound, ResultNotFound
 from defectoscope.inspection.completion import ItemOutcome
 from defectoscope.inspection.defects import DefectFilter, list_defects
 from defectoscope.inspection.queries import (

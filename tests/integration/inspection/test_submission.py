@@ -9,7 +9,8 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from defectoscope.database import Job, JobState
-from defectoscope.errors import IdempotencyConflict, InvalidRequest, NoImagesFound
+from defectoscope.errors.api import IdempotencyConflict, InvalidRequest
+from defectoscope.errors.jobs import NoImagesFound
 from defectoscope.inspection.sources import Archive, ExplicitImages, Prefix
 from defectoscope.inspection.submission import JobRequest, submit_job
 from defectoscope.queue import WAITING_DOORBELLS, CeleryQueue, make_celery, messages

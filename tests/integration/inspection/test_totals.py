@@ -10,7 +10,7 @@ from decimal import Decimal
 from sqlalchemy import text
 
 from defectoscope.database import JobState
-from defectoscope.errors import ImageEmpty, LabelSizeMismatch
+from defectoscope.errors.images import ImageEmpty, LabelSizeMismatch
 from defectoscope.inspection.completion import ItemOutcome, complete_chunk
 from defectoscope.inspection.jobs import cancel_job, retry_failed
 from defectoscope.segmentation import PixelCounts

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from defectoscope.database import ItemState, JobState, Priority
-from defectoscope.errors import JobNotFound, JobNotPausable
+from defectoscope.errors.jobs import JobNotFound, JobNotPausable
 from defectoscope.inspection.jobs import cancel_job, pause_job, prioritise_job, resume_job, retry_failed
 from defectoscope.inspection.leases import Release, release_chunk
 from defectoscope.inspection.sources import Prefix

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, text
 
 from defectoscope.database import Event, ObjectCollection
-from defectoscope.errors import CollectionRunning
+from defectoscope.errors.retention import CollectionRunning
 from defectoscope.objects import KINDS, collect, kind_of, survey
 from defectoscope.objects.collection import STEP_OBJECTS
 from defectoscope.storage import Buckets, open_memory

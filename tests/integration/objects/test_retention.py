@@ -6,7 +6,9 @@ import pytest
 from sqlalchemy import func, select, text
 
 from defectoscope.database import Event, Hold, Image, Result, RetainedWhat, RetentionRule
-from defectoscope.errors import HoldNotFound, ImageNotFound, InvalidRequest, JobNotFound, RetentionRuleNotFound
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.jobs import ImageNotFound, JobNotFound
+from defectoscope.errors.retention import HoldNotFound, RetentionRuleNotFound
 from defectoscope.objects import apply_rules, count_given_up
 from defectoscope.objects.retention import add_hold, add_rule, list_holds, list_rules, remove_hold, remove_rule
 from tests.integration.inspection.scene import DEFECT, Scene, add_model_version, succeeded

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, text
 
 from defectoscope.database import Database, Image, ObjectLease
-from defectoscope.errors import ObjectsBeingDeleted
+from defectoscope.errors.storage import ObjectsBeingDeleted
 from defectoscope.inspection.images import ImageFacts, register_images
 from defectoscope.objects import collect, confirm_stored, keeping_all, lease_objects, own_key
 from defectoscope.storage import content_key, open_memory, put_content

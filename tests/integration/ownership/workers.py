@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from defectoscope.errors import ImageTruncated
+from defectoscope.errors.images import ImageTruncated
 from defectoscope.inspection.completion import ItemOutcome
 from defectoscope.inspection.leases import Lease, Release
 from tests.integration.inspection.scene import DEFECT, succeeded

@@ -8,7 +8,7 @@ import pytest
 import structlog
 from kombu import Connection
 
-from defectoscope.errors import QueueUnavailable
+from defectoscope.errors.installation import QueueUnavailable
 from defectoscope.queue import CeleryQueue, MemoryQueue, make_celery, messages, ring_for_chunks, send_or_leave
 from tests.faults.proxy import LOOPBACK, Disturbance, FaultProxy, Mode
 

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from defectoscope.database import Evaluation
-from defectoscope.errors import Fault, ModelVersionNotFound, ScoresNotComparable
+from defectoscope.errors import Fault
+from defectoscope.errors.models import ModelVersionNotFound, ScoresNotComparable
 from defectoscope.registry import (
     ImageEvaluation,
     best_candidates,

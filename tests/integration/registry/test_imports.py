@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from defectoscope.database import ImportState, ModelOrigin, Severity
-from defectoscope.errors import ModelImportNotFound, ModelNotOnnx
+from defectoscope.errors.models import ModelImportNotFound, ModelNotOnnx
 from defectoscope.queue import messages
 from defectoscope.registry import (
     claim_import,

@@ -8,10 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from defectoscope.database import Severity
-from defectoscope.errors import (
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.models import (
     AlreadyChampion,
     ChampionChanged,
-    InvalidRequest,
     ModelNotReady,
     ModelRetired,
     ModelVariantUnavailable,

@@ -7,13 +7,8 @@ import pytest
 from sqlalchemy import select, text
 
 from defectoscope.database import ModelVariant
-from defectoscope.errors import (
-    ModelInService,
-    ModelInUse,
-    ModelRetired,
-    ModelWeightsDropped,
-    StorageUnavailable,
-)
+from defectoscope.errors.models import ModelInService, ModelInUse, ModelRetired, ModelWeightsDropped
+from defectoscope.errors.storage import StorageUnavailable
 from defectoscope.inspection.params import JobParams, Overlays
 from defectoscope.inspection.sources import ExplicitImages, SourceImage
 from defectoscope.inspection.submission import JobRequest, submit_job

@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import insert, select, text
 
 from defectoscope.database import DatasetRevision, ModelVariant, ModelVersion, Promotion, TrainingRun
-from defectoscope.errors import Fault, ModelNotReady, ModelVariantUnavailable, ModelVersionNotFound
+from defectoscope.errors import Fault
+from defectoscope.errors.models import ModelNotReady, ModelVariantUnavailable, ModelVersionNotFound
 from defectoscope.registry import (
     VariantFile,
     fetch_variant,

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from defectoscope.errors import InvalidRequest, InvalidStorageKey, ObjectNotFound, ObjectTooLarge, SourceChanged
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.images import SourceChanged
+from defectoscope.errors.storage import InvalidStorageKey, ObjectNotFound, ObjectTooLarge
 from defectoscope.storage.content import content_key, put_content
 from defectoscope.storage.open import open_local
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from defectoscope.errors import InvalidStorageKey, ObjectNotFound, StorageDenied, StorageUnavailable
+from defectoscope.errors.storage import InvalidStorageKey, ObjectNotFound, StorageDenied, StorageUnavailable
 from defectoscope.storage.open import open_local
 
 PNG = "image/png"

@@ -10,11 +10,11 @@ import time
 import httpx
 import pytest
 
-from defectoscope.errors import (
+from defectoscope.errors.images import SourceChanged
+from defectoscope.errors.storage import (
     BucketNotFound,
     InvalidStorageUri,
     ObjectNotFound,
-    SourceChanged,
     StorageDenied,
     StorageFault,
     StorageUnavailable,

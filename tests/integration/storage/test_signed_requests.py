@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from defectoscope.errors import InvalidStorageKey
+from defectoscope.errors.storage import InvalidStorageKey
 from defectoscope.storage.buckets import Buckets
 from defectoscope.storage.open import open_s3
 

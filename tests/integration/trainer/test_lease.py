@@ -7,7 +7,7 @@ import time
 import pytest
 
 from defectoscope.database import TrainingRunState
-from defectoscope.errors import ExportParityFailed
+from defectoscope.errors.training import ExportParityFailed
 from defectoscope.training import claim_run
 from trainer.interruption import Interruption
 from trainer.lease import RunLease

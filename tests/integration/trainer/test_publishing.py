@@ -9,14 +9,9 @@ import pytest
 from sqlalchemy import func, select, update
 
 from defectoscope.database import ModelVariant, ModelVersion, TrainingRun, TrainingRunState
-from defectoscope.errors import (
-    DiskFull,
-    ExportParityFailed,
-    InvalidRequest,
-    TrainerLost,
-    TrainingFailed,
-    TrainingInterrupted,
-)
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.storage import DiskFull
+from defectoscope.errors.training import ExportParityFailed, TrainerLost, TrainingFailed, TrainingInterrupted
 from defectoscope.registry import find_champion, history
 from defectoscope.settings import GateSettings, TrainerSettings
 from defectoscope.training import claim_run, reconcile_runs

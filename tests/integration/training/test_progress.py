@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from defectoscope.database import DatasetRevision, Night, NightState, RunTrigger, TrainingRunState
-from defectoscope.errors import ExportParityFailed
+from defectoscope.errors.training import ExportParityFailed
 from defectoscope.training import (
     add_stage_seconds,
     claim_run,

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from defectoscope.database import DatasetRevision, TrainingRunState
-from defectoscope.errors import ExportParityFailed, TrainingRunNotCancellable, TrainingRunNotFound
+from defectoscope.errors.training import ExportParityFailed, TrainingRunNotCancellable, TrainingRunNotFound
 from defectoscope.events import list_events
 from defectoscope.queue import messages
 from defectoscope.training import (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from defectoscope.client import verify_webhook
-from defectoscope.errors import WebhookNotFound, WebhookSignatureInvalid
+from defectoscope.errors.webhooks import WebhookNotFound, WebhookSignatureInvalid
 from defectoscope.webhooks.deliveries import redeliver
 from defectoscope.webhooks.delivering import Outcome
 from defectoscope.webhooks.endpoints import enable_webhook, rotate_secret

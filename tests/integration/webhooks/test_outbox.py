@@ -14,7 +14,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from defectoscope.client import verify_webhook
 from defectoscope.database import DeliveryState, WebhookDelivery
-from defectoscope.errors import (
+from defectoscope.errors.webhooks import (
     TooManyWebhooks,
     WebhookDeliveryNotFound,
     WebhookDeliveryPending,

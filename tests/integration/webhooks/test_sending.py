@@ -9,7 +9,8 @@ from threading import Thread
 
 import pytest
 
-from defectoscope.errors import SettingMissing, WebhookAddressRefused, WebhookDeliveryFailed
+from defectoscope.errors.installation import SettingMissing
+from defectoscope.errors.webhooks import WebhookAddressRefused, WebhookDeliveryFailed
 from defectoscope.webhooks.addresses import AddressRules
 from defectoscope.webhooks.sending import Sender
 from tests.receivers import receiving

@@ -19,7 +19,7 @@ import sys
 import time
 from concurrent.futures import Future
 from defectoscope import connect
-from defectoscope.errors import DeviceLost
+from defectoscope.errors.engine import DeviceLost
 from defectoscope.inspection.chunks import claim_next_chunk
 from defectoscope.settings import load_settings
 from worker.departure import Departure, LaneWatch

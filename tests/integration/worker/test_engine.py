@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from defectoscope.errors import EngineFailed, EngineOutOfMemory, InvalidModel, ProviderUnavailable
+from defectoscope.errors.engine import EngineFailed, EngineOutOfMemory, ProviderUnavailable
+from defectoscope.errors.models import InvalidModel
 from tests.models import CONTRACT, write_dark_is_defect
 from worker.device import CPU as CPU_PROVIDER
 from worker.device import EngineOptions, check_device

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from defectoscope.errors import ModelVariantUnavailable
+from defectoscope.errors.models import ModelVariantUnavailable
 from defectoscope.registry import VariantFile, promote, publish
 from tests.models import CONTRACT, write_dark_is_defect
 from worker.__main__ import _served

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from defectoscope.errors import NoImagesFound
+from defectoscope.errors.jobs import NoImagesFound
 from defectoscope.segmentation import DecodeLimits, SegmentationParams, decode_mask
 from tests.images import draw_part, encode
 from tests.models import expect_mask, write_dark_is_defect

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from defectoscope.access.tokens import TOKEN_PATTERN, Token, make_secret, read_token
-from defectoscope.errors import TokenMalformed
+from defectoscope.errors.access import TokenMalformed
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 IDS = st.integers(min_value=1, max_value=2**63 - 1)

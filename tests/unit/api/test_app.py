@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from api.app import create_app
 from api.error_handlers import install_error_handlers
 from api.middleware import BodyLimit, RequestContext
-from defectoscope.errors import SettingMissing
+from defectoscope.errors.installation import SettingMissing
 from defectoscope.settings import ApiSettings, Settings
 
 BASE_URL = "http://127.0.0.1:8000"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.tiling import Found, count_regions, read_recipe, read_split, score
-from defectoscope.errors import InvalidDataset
+from defectoscope.errors.datasets import InvalidDataset
 from defectoscope.segmentation import ModelContract
 from tests.images import encode
 from tests.models import write_dark_is_defect

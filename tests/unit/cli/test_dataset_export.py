@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from defectoscope.cli.dataset_export import fetch_pictures, name_groups
-from defectoscope.errors import LabelSizeMismatch, StorageDenied, StorageFault
+from defectoscope.errors.images import LabelSizeMismatch
+from defectoscope.errors.storage import StorageDenied, StorageFault
 from defectoscope.segmentation import encode_class_mask
 from tests.images import draw_part, encode
 from tests.unit.dataset.formats.drawing import draw_class_mask

@@ -4,7 +4,8 @@ import pytest
 
 from defectoscope.cli.dataset_folder import Row, find_row, read_folder, read_manifest, split_in_name
 from defectoscope.dataset.formats import LabelledPicture
-from defectoscope.errors import InvalidDataset, NoImagesFound
+from defectoscope.errors.datasets import InvalidDataset
+from defectoscope.errors.jobs import NoImagesFound
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from defectoscope.dataset.formats import (
     write_folder,
     write_label_studio,
 )
-from defectoscope.errors import InvalidDataset, InvalidRequest, NoImagesFound
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.datasets import InvalidDataset
+from defectoscope.errors.jobs import NoImagesFound
 from tests.unit.dataset.formats.drawing import draw_class_mask, make_picture
 
 PICTURES = [

@@ -7,7 +7,8 @@ from defectoscope.cli.dataset_report import check_any, print_findings, read_move
 from defectoscope.cli.dataset_staging import StagedPicture, find_one_sided, stage
 from defectoscope.cli.dataset_upload import choose_entries
 from defectoscope.dataset.formats import LabelledPicture, LeftOut, Remark
-from defectoscope.errors import InvalidDataset, InvalidRequest
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.datasets import InvalidDataset
 from defectoscope.segmentation import decode_label, encode_class_mask
 from tests.images import encode
 from tests.unit.dataset.formats.drawing import draw_class_mask

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from defectoscope.cli.local_files import find_in_folder, list_files, name_files
-from defectoscope.errors import InvalidRequest, NoImagesFound
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.jobs import NoImagesFound
 
 
 @pytest.fixture

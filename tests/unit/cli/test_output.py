@@ -14,7 +14,9 @@ from defectoscope.cli.moments import format_duration
 from defectoscope.cli.output import format_bytes, print_facts, print_json, print_json_items, print_table, progress, say
 from defectoscope.cli.results import place_below
 from defectoscope.cli.training import describe_epoch, read_changes
-from defectoscope.errors import InvalidRequest, InvalidStorageUri, NoImagesFound
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.jobs import NoImagesFound
+from defectoscope.errors.storage import InvalidStorageUri
 
 DEFECT = {
     "id": 1,

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from defectoscope.cli.watching import watch_until
-from defectoscope.errors import ApiUnavailable, JobNotFound
+from defectoscope.errors.api import ApiUnavailable
+from defectoscope.errors.jobs import JobNotFound
 
 
 def script(*steps):

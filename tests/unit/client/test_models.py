@@ -7,15 +7,9 @@ import hashlib
 import pytest
 
 from defectoscope.client import Client
-from defectoscope.errors import (
-    ApiUnavailable,
-    InvalidRequest,
-    ModelWeightsDropped,
-    ObjectNotFound,
-    StorageDenied,
-    StorageFault,
-    StorageUnavailable,
-)
+from defectoscope.errors.api import ApiUnavailable, InvalidRequest
+from defectoscope.errors.models import ModelWeightsDropped
+from defectoscope.errors.storage import ObjectNotFound, StorageDenied, StorageFault, StorageUnavailable
 from tests.unit.client.conftest import RESET, Answer, refuse
 
 CONTENT = b"content of a model"

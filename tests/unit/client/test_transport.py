@@ -8,18 +8,11 @@ import pytest
 
 from defectoscope.access.tokens import Token, make_secret
 from defectoscope.client import Client
-from defectoscope.errors import (
-    ApiAnswerInvalid,
-    ApiRefused,
-    ApiUnavailable,
-    CallerError,
-    DatabaseUnavailable,
-    InvalidRequest,
-    JobNotFound,
-    TokenMalformed,
-    TooManyRequests,
-    Unexpected,
-)
+from defectoscope.errors import CallerError
+from defectoscope.errors.access import TokenMalformed
+from defectoscope.errors.api import ApiAnswerInvalid, ApiRefused, ApiUnavailable, InvalidRequest, TooManyRequests
+from defectoscope.errors.installation import DatabaseUnavailable, Unexpected
+from defectoscope.errors.jobs import JobNotFound
 from tests.unit.client.conftest import RESET, Answer, refuse
 
 JOB = {"id": 7, "state": "running"}

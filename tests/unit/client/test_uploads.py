@@ -7,7 +7,8 @@ import hashlib
 import pytest
 
 from defectoscope.client import Client, Uploader, read_local_files
-from defectoscope.errors import InvalidRequest, StorageDenied, StorageFault, StorageUnavailable
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.storage import StorageDenied, StorageFault, StorageUnavailable
 from tests.unit.client.conftest import RESET, Answer
 
 

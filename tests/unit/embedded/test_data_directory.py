@@ -8,7 +8,7 @@ import time
 import pytest
 
 from defectoscope.embedded.data_directory import DataDirectoryLock
-from defectoscope.errors import DataDirectoryBusy
+from defectoscope.errors.installation import DataDirectoryBusy
 
 
 def test_the_directory_is_made_for_its_owner_only(tmp_path):

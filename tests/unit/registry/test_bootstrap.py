@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 from defectoscope.registry.bootstrap import bootstrap_mean
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from defectoscope.errors import InvalidModel
+from defectoscope.errors.models import InvalidModel
 from defectoscope.registry.bundle import REQUIREMENTS, BundleFacts, write_bundle
 from tests.models import CONTRACT, write_dark_is_defect
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from defectoscope.errors import InvalidRequest, ScoresNotComparable
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.models import ScoresNotComparable
 from defectoscope.registry.gate import GateImage, judge
 from defectoscope.registry.gate_rules import GateRules, size_band
 from defectoscope.segmentation import PixelCounts

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from defectoscope.errors import InvalidRequest, SampleDirectoryNotEmpty
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.datasets import SampleDirectoryNotEmpty
 from defectoscope.samples import SampleSet, generate_samples
 
 PROGRAM = """

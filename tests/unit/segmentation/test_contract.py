@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defectoscope.errors import InvalidModel
+from defectoscope.errors.models import InvalidModel
 from defectoscope.segmentation import ModelContract
 
 CONTRACT = ModelContract(

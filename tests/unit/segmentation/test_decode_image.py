@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from defectoscope.errors import (
+from defectoscope.errors.images import (
     ImageEmpty,
     ImageMultiFrame,
     ImageNotRecognised,
@@ -278,7 +278,7 @@ def test_refusing_a_huge_declared_size_takes_no_memory():
     # A process of its own, because the peak of this one was set by other tests.
     program = """
 import resource
-from defectoscope.errors import ImageTooLarge
+from defectoscope.errors.images import ImageTooLarge
 from defectoscope.segmentation import decode_image
 from tests.images import declare_bmp, declare_jpeg, declare_png, declare_tiff, declare_webp
 files = [declare(30_000, 30_000) for declare in (declare_bmp, declare_jpeg, declare_png, declare_tiff, declare_webp)]

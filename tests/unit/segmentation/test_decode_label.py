@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, PngImagePlugin
 
-from defectoscope.errors import InvalidLabel, LabelValuesUnknown
+from defectoscope.errors.images import InvalidLabel, LabelValuesUnknown
 from defectoscope.segmentation import (
     DecodeLimits,
     count_pixels,

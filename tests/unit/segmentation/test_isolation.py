@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from defectoscope.connect import open_decoder
-from defectoscope.errors import (
+from defectoscope.errors.images import (
     DecoderUnavailable,
     ImageDecoderDied,
     ImageDecodeTimeout,

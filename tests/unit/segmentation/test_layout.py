@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defectoscope.errors import InvalidImage, InvalidRequest
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.images import InvalidImage
 from defectoscope.segmentation import SegmentationParams, find_defects, lay_out, segment, segment_batch
 from defectoscope.segmentation.placement import fit_box_xyxy, place_tiles
 from tests import models

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from defectoscope.errors import InvalidLabel
+from defectoscope.errors.images import InvalidLabel
 from defectoscope.segmentation import decode_mask, encode_mask
 
 MASKS = hnp.array_shapes(min_dims=2, max_dims=2, max_side=40).flatmap(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from defectoscope.errors import InvalidLabel, LabelSizeMismatch
+from defectoscope.errors.images import InvalidLabel, LabelSizeMismatch
 from defectoscope.segmentation import PixelCounts, count_pixels, per_image_mean, pooled
 
 COUNTS = st.builds(PixelCounts, *[st.integers(0, 1000)] * 4)

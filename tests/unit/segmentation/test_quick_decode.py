@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from defectoscope.errors import ImageTooLarge, ImageTruncated
+from defectoscope.errors.images import ImageTooLarge, ImageTruncated
 from defectoscope.segmentation import DecodeLimits, decode_image, decode_quickly, open_image
 from tests.images import draw_part, encode, encode_turned
 

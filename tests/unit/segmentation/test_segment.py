@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defectoscope.errors import InvalidImage, InvalidModel, InvalidRequest
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.images import InvalidImage
+from defectoscope.errors.models import InvalidModel
 from defectoscope.segmentation import (
     SegmentationParams,
     from_model_output,

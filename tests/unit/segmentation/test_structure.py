@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from defectoscope.errors import ImageNotRecognised, ImageTooComplex, ImageTruncated, InvalidImage
+from defectoscope.errors.images import ImageNotRecognised, ImageTooComplex, ImageTruncated, InvalidImage
 from defectoscope.segmentation import decode_image, decode_label
 from tests.bombs import (
     bmp_of_no_pixels,

@@ -7,9 +7,9 @@ import inspect
 import obstore.exceptions
 import pytest
 
-from defectoscope.errors import (
+from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.storage import (
     BucketNotFound,
-    DefectoscopeError,
     InvalidStorageKey,
     ObjectNotFound,
     StorageDenied,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from defectoscope.errors import InvalidStorageUri
+from defectoscope.errors.storage import InvalidStorageUri
 from defectoscope.storage.uri import S3Uri
 
 

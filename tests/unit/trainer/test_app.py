@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from defectoscope.errors import SettingMissing
+from defectoscope.errors.installation import SettingMissing
 from defectoscope.queue import messages
 from defectoscope.settings import NightSettings
 from trainer.schedule import schedule

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from defectoscope.database import Split
 from defectoscope.dataset import LabelledImage
-from defectoscope.errors import InvalidDataset
+from defectoscope.errors.datasets import InvalidDataset
 from defectoscope.segmentation import decode_image, encode_mask, to_model_input
 from defectoscope.storage import content_key, open_local, put_content
 from tests.images import draw_part, encode

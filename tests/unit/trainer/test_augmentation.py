@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 from trainer.augmentation import QuarterTurns, make_augmentation
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from defectoscope.errors import DiskFull, InvalidStorageKey, ObjectNotFound, StorageFault
+from defectoscope.errors.storage import DiskFull, InvalidStorageKey, ObjectNotFound, StorageFault
 from defectoscope.storage import content_key, open_local, open_memory, put_content
 from tests.unit.trainer.cache_reader import read_over_and_over
 from trainer.cache import FileCache

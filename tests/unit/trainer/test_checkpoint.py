@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from defectoscope.errors import CheckpointInvalid, DiskFull
+from defectoscope.errors.storage import DiskFull
+from defectoscope.errors.training import CheckpointInvalid
 from trainer.checkpoint import (
     Progress,
     fingerprint_of,

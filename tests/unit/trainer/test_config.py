@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 from trainer.config import PRESETS, TrainingConfig
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from defectoscope.database import Split
 from defectoscope.dataset import LabelledImage
-from defectoscope.errors import DatasetNotFound, InvalidDataset, StorageFault
+from defectoscope.errors.datasets import DatasetNotFound, InvalidDataset
+from defectoscope.errors.storage import StorageFault
 from defectoscope.segmentation import encode_mask
 from defectoscope.storage import content_key, open_memory, put_content
 from tests.images import draw_part, encode

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from defectoscope.errors import TrainingFailed, TrainingInterrupted
+from defectoscope.errors.training import TrainingFailed, TrainingInterrupted
 from defectoscope.segmentation import PixelCounts, count_pixels
 from tests.unit.trainer.parts import TINY
 from tests.unit.trainer.training import Copies, fit_parts

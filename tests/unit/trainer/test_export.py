@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from defectoscope.errors import InvalidModel, TrainingFailed
+from defectoscope.errors.models import InvalidModel
+from defectoscope.errors.training import TrainingFailed
 from trainer.export import OPSET, stamp
 from trainer.runtime import onnx_engine, read_contract
 from trainer.served import torch_engine

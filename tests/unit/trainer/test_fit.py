@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from defectoscope.errors import InvalidRequest, TrainingFailed, TrainingInterrupted
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.training import TrainingFailed, TrainingInterrupted
 from tests.unit.trainer.parts import TINY
 from tests.unit.trainer.training import fit_parts
 from trainer.config import TrainingConfig

@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from defectoscope.errors import InvalidModel, PlainExportRefused
+from defectoscope.errors.models import InvalidModel, PlainExportRefused
 from tests.images import draw_part
 from tests.models import CONTRACT, write_dark_is_defect
 from tests.unit.trainer.foreign_models import (

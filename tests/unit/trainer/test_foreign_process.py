@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
-from defectoscope.errors import InvalidModel, ModelCheckCrashed, ModelCheckTimeout, ModelOperatorRefused
+from defectoscope.errors.models import InvalidModel, ModelCheckCrashed, ModelCheckTimeout, ModelOperatorRefused
 from tests.unit.trainer.foreign_models import (
     ask_served,
     draw_scenes,

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from defectoscope.errors import InvalidModel, ModelBatchFixed, ModelNotEqual, ModelNotOnnx
+from defectoscope.errors.models import InvalidModel, ModelBatchFixed, ModelNotEqual, ModelNotOnnx
 from tests.unit.trainer.foreign_models import (
     HEIGHT,
     WIDTH,

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from defectoscope.errors import VariantNotMade
+from defectoscope.errors.training import VariantNotMade
 from tests.unit.trainer.graphs import overflow, write_changed
 from trainer.export import stamp
 from trainer.graph import read_graph

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from defectoscope.errors import InvalidRequest
+from defectoscope.errors.api import InvalidRequest
 from trainer.hardware import choose_arithmetic, count_devices, gains_from_bf16
 
 CPU = torch.device("cpu")

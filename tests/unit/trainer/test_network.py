@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from structlog.testing import capture_logs
 
-from defectoscope.errors import EncoderWeightsInvalid, InvalidRequest
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.training import EncoderWeightsInvalid
 from trainer.config import TrainingConfig
 from trainer.network import Normalise, build_network
 from trainer.weights import copy_weights, save_weights

@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from defectoscope.errors import InvalidModel, InvalidRequest, TrainingInterrupted
+from defectoscope.errors.api import InvalidRequest
+from defectoscope.errors.models import InvalidModel
+from defectoscope.errors.training import TrainingInterrupted
 from defectoscope.segmentation import ModelContract, SegmentationParams, count_pixels, from_model_output
 from defectoscope.segmentation.masks import encode_class_mask
 from tests.images import draw_part, encode

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from defectoscope.errors import ExportParityFailed
+from defectoscope.errors.training import ExportParityFailed
 from defectoscope.segmentation import PixelCounts
 from tests.unit.trainer.graphs import turn_last_kernels, write_changed
 from tests.unit.trainer.parts import write_parts

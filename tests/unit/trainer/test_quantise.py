@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from defectoscope.errors import TrainingInterrupted, VariantNotMade
+from defectoscope.errors.training import TrainingInterrupted, VariantNotMade
 from tests.images import encode
 from trainer.data import read_directory
 from trainer.export import stamp

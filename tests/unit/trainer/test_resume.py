@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from defectoscope.errors import CheckpointInvalid, TrainingInterrupted
+from defectoscope.errors.training import CheckpointInvalid, TrainingInterrupted
 from tests.unit.trainer.parts import TINY
 from tests.unit.trainer.training import Copies, fit_parts
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from defectoscope.errors import TrainingInterrupted
+from defectoscope.errors.training import TrainingInterrupted
 from trainer.interruption import Interruption
 from trainer.subprocesses import WorkProcesses
 

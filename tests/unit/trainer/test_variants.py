@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from defectoscope.errors import ExportParityFailed, TrainingInterrupted
+from defectoscope.errors.training import ExportParityFailed, TrainingInterrupted
 from tests.images import encode
 from tests.unit.trainer.graphs import overflow, turn_last_kernels, write_changed
 from trainer.data import read_directory

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defectoscope.errors import WebhookAddressRefused
+from defectoscope.errors.webhooks import WebhookAddressRefused
 from defectoscope.webhooks.addresses import AddressRules, Target, resolve
 
 RULES = AddressRules(ports=frozenset({443, 8443, 80}))

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from defectoscope.client import verify_webhook
-from defectoscope.errors import WebhookSignatureInvalid
+from defectoscope.errors.webhooks import WebhookSignatureInvalid
 from defectoscope.webhooks.signature import new_secret, sign
 
 #: From the documentation of Svix, whose scheme the standard is.

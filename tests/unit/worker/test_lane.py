@@ -8,7 +8,7 @@ from time import sleep
 import numpy as np
 import pytest
 
-from defectoscope.errors import DeviceLost, EngineFailed, EngineOutOfMemory
+from defectoscope.errors.engine import DeviceLost, EngineFailed, EngineOutOfMemory
 from tests.models import write_dark_is_defect
 from worker.device import EngineOptions
 from worker.engine import OnnxEngine

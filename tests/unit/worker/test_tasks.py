@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from defectoscope.errors import OutOfMemory
+from defectoscope.errors.installation import OutOfMemory
 from defectoscope.queue import make_celery, messages
 from worker.tasks import register_tasks
 

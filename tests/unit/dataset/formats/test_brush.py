@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from defectoscope.dataset.formats.brush import decode_brush, encode_brush
-from defectoscope.errors import RunLengthsInvalid
+from defectoscope.errors.images import RunLengthsInvalid
 
 #: A frame around a hole, and a dot in the lower right corner.
 FRAME = np.array(

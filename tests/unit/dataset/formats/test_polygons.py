@@ -8,7 +8,7 @@ from pycocotools import mask as coco_api
 
 from defectoscope.dataset.formats.polygons import fill_polygon, read_points
 from defectoscope.dataset.formats.run_lengths import decode_text
-from defectoscope.errors import PolygonInvalid
+from defectoscope.errors.images import PolygonInvalid
 
 HEIGHT, WIDTH = 23, 31
 

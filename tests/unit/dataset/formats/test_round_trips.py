@@ -22,7 +22,8 @@ from defectoscope.dataset.formats import (
     write_label_studio,
     write_parquet,
 )
-from defectoscope.errors import ComponentMissing, ExportDirectoryNotEmpty
+from defectoscope.errors.datasets import ExportDirectoryNotEmpty
+from defectoscope.errors.installation import ComponentMissing
 from defectoscope.segmentation import decode_label
 from tests.images import encode, encode_turned
 from tests.unit.dataset.formats.drawing import draw_class_mask, find_pictures, list_below, make_picture, taken

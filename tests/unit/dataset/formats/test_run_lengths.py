@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_api
 
 from defectoscope.dataset.formats.run_lengths import decode_text, encode_runs, encode_text, find_spans
-from defectoscope.errors import RunLengthsInvalid
+from defectoscope.errors.images import RunLengthsInvalid
 
 REGIONS = hnp.array_shapes(min_dims=2, max_dims=2, max_side=30).flatmap(lambda shape: hnp.arrays(np.bool_, shape))
 
