@@ -49,6 +49,7 @@ def main() -> int:
     write_report(arguments.out, outcomes, **further)
     alone = [value for outcome in outcomes for value in outcome.recoveries_s[Part.ALONE]]
     is_kept = all(outcome.verdict.is_kept and not outcome.telling.flaws for outcome in outcomes)
+    # Where servers die too, a chunk waits for them as well, which no worker can shorten.
     is_kept &= (percentile(alone, 95) or 0) < _GOAL_S
     if arguments.flushed:
         is_kept &= flushed.succeeded == flushed.images and not flushed.flaws and not flushed.missing_masks

@@ -48,7 +48,7 @@ def tell_recovery(recoveries_s: Sequence[float]) -> str:
 
 def tell_all(outcomes: Sequence[Outcome], *, lease_s: float) -> str:
     """Return the sums over all seeds."""
-    alone = [value for outcome in outcomes for value in outcome.recoveries_s[Part.ALONE]]
+    recoveries_s = {part: [value for outcome in outcomes for value in outcome.recoveries_s[part]] for part in Part}
     verdicts = [outcome.verdict for outcome in outcomes]
     tellings = [outcome.telling for outcome in outcomes]
     return (
@@ -61,7 +61,9 @@ def tell_all(outcomes: Sequence[Outcome], *, lease_s: float) -> str:
         f"{sum(telling.ended for telling in tellings)} jobs that ended, "
         f"{sum(telling.repeated for telling in tellings)} times again, "
         f"flaws {sum(sum(telling.flaws.values()) for telling in tellings)}; "
-        f"recovery of workers killed alone: {tell_recovery(alone)} (goal: p95 under {lease_s + 15:g} s)"
+        f"recovery (goal: p95 under {lease_s + 15:g} s), "
+        + "".join(f"{part}: {tell_recovery(values)}; " for part, values in recoveries_s.items())
+        + f"all: {tell_recovery([value for values in recoveries_s.values() for value in values])}"
     )
 
 
