@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from operator import attrgetter
 from pkgutil import iter_modules
+from typing import Any
 
 from defectoscope.errors import DefectoscopeError, __path__
 
@@ -21,5 +22,15 @@ def descendants(error: type[DefectoscopeError]) -> Iterator[type[DefectoscopeErr
 
 
 def classes_by_code() -> dict[str, type[DefectoscopeError]]:
-    """Return every class by its code, to raise here what another process of ours has raised."""
+    """Return every class by its code."""
     return {kind.code: kind for kind in descendants(DefectoscopeError)}
+
+
+def to_json(error: DefectoscopeError) -> dict[str, Any]:
+    """Return an error in the form in which another process of ours reads it."""
+    return {"code": error.code, "message": error.message, "details": error.details}
+
+
+def from_json(told: Mapping[str, Any], *, unknown: type[DefectoscopeError]) -> DefectoscopeError:
+    """Return the error that another process of ours has raised, of its own class; of ``unknown`` for a foreign code."""
+    return classes_by_code().get(told["code"], unknown)(told["message"], **told["details"])

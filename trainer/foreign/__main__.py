@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.catalogue import to_json
 from trainer.foreign.limits import FileLimits
 from trainer.foreign.wrap import ForeignFacts, wrap_foreign
 
@@ -37,7 +38,7 @@ def main() -> None:
         )
         answer = {"report": report.to_json()}
     except DefectoscopeError as exc:
-        answer = {"error": {"code": exc.code, "message": exc.message, "details": exc.details}}
+        answer = {"error": to_json(exc)}
     with os.fdopen(answer_to, "w") as stream:
         json.dump(answer, stream)
 

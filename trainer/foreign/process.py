@@ -16,8 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from defectoscope.errors import DefectoscopeError
-from defectoscope.errors.catalogue import classes_by_code
+from defectoscope.errors.catalogue import from_json
 from defectoscope.errors.models import InvalidModel, ModelCheckCrashed, ModelCheckTimeout
 from trainer.foreign.limits import FileLimits, ProcessLimits
 from trainer.foreign.wrap import ForeignFacts, WrapReport
@@ -60,7 +59,7 @@ def wrap_in_process(
         }
         answer = _ask(order, timeout_s=process_limits.timeout_s)
         if "error" in answer:
-            raise _rebuild(answer["error"])
+            raise from_json(answer["error"], unknown=InvalidModel)
         made.replace(out)
     return WrapReport.from_json({**answer["report"], "path": str(out)})
 
@@ -91,8 +90,3 @@ def _ask(order: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
 def _cpu_seconds(timeout_s: float) -> int:
     """Return the processor time that no honest check exceeds: every core busy until the timeout."""
     return max(1, int(timeout_s * (os.cpu_count() or 1)))
-
-
-def _rebuild(error: dict[str, Any]) -> DefectoscopeError:
-    """Return the error that the process raised, of its own class."""
-    return classes_by_code().get(error["code"], InvalidModel)(error["message"], **error["details"])

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from defectoscope.errors import DefectoscopeError
+from defectoscope.errors.catalogue import to_json
 from defectoscope.segmentation.arrays import UInt8Array
 from defectoscope.segmentation.decode import decode_label
 from defectoscope.segmentation.image_file import DecodeLimits
@@ -71,7 +72,7 @@ def _serve(order: dict[str, Any], data: bytes, *, limits: DecodeLimits) -> tuple
         enough = order["least_size_wh"]
         pixels = opened.decode(least_size_wh=None if enough is None else (enough[0], enough[1])).pixels
     except DefectoscopeError as exc:
-        return {"error": {"code": exc.code, "message": exc.message, "details": exc.details}}, None
+        return {"error": to_json(exc)}, None
     return {**facts, "shape": pixels.shape}, pixels
 
 

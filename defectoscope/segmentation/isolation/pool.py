@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from defectoscope.errors import DefectoscopeError
-from defectoscope.errors.catalogue import classes_by_code
+from defectoscope.errors.catalogue import from_json
 from defectoscope.errors.images import ImageDecoderDied, InvalidImage, InvalidLabel
 from defectoscope.errors.installation import PlatformUnsupported
 from defectoscope.segmentation.arrays import UInt8Array
@@ -110,7 +109,7 @@ class IsolatedDecoder:
             finally:
                 self._idle.put(process)
             if "error" in answer:
-                raise _rebuild(answer["error"])
+                raise from_json(answer["error"], unknown=InvalidImage)
             return answer, pixels
         raise ImageDecoderDied
 
@@ -125,8 +124,3 @@ def _ask_once(process: DecoderProcess, order: dict[str, Any], data: bytes) -> tu
         # Who gives something else than it says is not asked again.
         process.end()
         raise ProcessDied from exc
-
-
-def _rebuild(error: dict[str, Any]) -> DefectoscopeError:
-    """Return the error that the process raised, of its own class."""
-    return classes_by_code().get(error["code"], InvalidImage)(error["message"], **error["details"])
