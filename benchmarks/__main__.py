@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import median_ratio
-from benchmarks.models import add_model_options, model_to_measure
+from benchmarks.models import add_model_options, enough_images, model_to_measure
 from benchmarks.output import add_out_option, write_figures
 from benchmarks.pipeline import CASES, Measurement, measure
 from benchmarks.place import scratch_directory
@@ -24,7 +24,7 @@ from worker.metrics import STAGES
 def main() -> None:
     """Measure every case, print the table, write the raw figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--images", type=int, default=512, help="images in each job")
+    parser.add_argument("--images", type=int, default=enough_images(512), help="images in each job")
     parser.add_argument("--case", type=int, choices=range(len(CASES)), help="only this one")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved repeats, of which the median counts")
     add_model_options(parser)

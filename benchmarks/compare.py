@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import median_ratio
-from benchmarks.models import add_model_options, model_to_measure
+from benchmarks.models import add_model_options, enough_images, model_to_measure
 from benchmarks.ours import Ours
 from benchmarks.output import add_out_option, write_figures
 from benchmarks.peers.running import PEERS, Peer, PeerFailed, Turn, make_environment, run_peer
@@ -250,7 +250,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare")
     parser.add_argument("--encoder", default="resnet101", help="of DeepLabV3+ at 256 x 256")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("W", "H"), help="of the images")
-    parser.add_argument("--images", type=int, default=384, help="images in a turn")
+    parser.add_argument("--images", type=int, default=enough_images(384), help="images in a turn")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each side, of which the median counts")
     add_model_options(parser)
     parser.add_argument(

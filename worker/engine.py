@@ -13,24 +13,11 @@ from defectoscope.errors.engine import DeviceLost, EngineFailed, EngineOutOfMemo
 from defectoscope.errors.models import InvalidModel
 from defectoscope.segmentation import INPUT_NAME, OUTPUT_NAME, ModelContract, UInt8Array
 from worker.device import CPU, RUNTIME_ERRORS, EngineOptions, open_session
+from worker.failures import name_failure
 from worker.page_locked import allocate
-
-#: Words of ONNX Runtime, CUDA, cuDNN and cuBLAS for a lack of memory: fewer images at once may still fit.
-_OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "alloc_failed", "bad allocation", "bad_alloc")
 
 #: What a call ends in. A lack of memory comes from numpy as well as from the runtime, whose std::bad_alloc it is.
 _RUN_ERRORS = (*RUNTIME_ERRORS, MemoryError)
-
-#: Words of a GPU that has failed. Such an error stays: every later call of the process fails as well.
-_DEVICE_FAILED = (
-    "cuda failure",
-    "cuda error",
-    "cudnn failure",
-    "cudnn error",
-    "cublas failure",
-    "cublas error",
-    "cufft",
-)
 
 
 class OnnxEngine:
@@ -116,14 +103,11 @@ class OnnxEngine:
             size = 0 if self.provider == CPU else size // 2
 
     def _named(self, exc: Exception) -> EngineFailed | DeviceLost:
-        words = str(exc).lower()
-        if isinstance(exc, MemoryError) or any(word in words for word in _OUT_OF_MEMORY):
+        error = name_failure(exc, on_gpu=self.provider != CPU)
+        if isinstance(error, EngineOutOfMemory):
             self.batch_size = max(1, self.batch_size // 2)
             self._buffers.clear()
-            return EngineOutOfMemory(f"The model needs more memory than there is: {exc}")
-        if self.provider != CPU and any(word in words for word in _DEVICE_FAILED):
-            return DeviceLost(f"The GPU has failed: {exc}")
-        return EngineFailed(f"ONNX Runtime could not run the model: {exc}")
+        return error
 
 
 class _Buffers:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from defectoscope.errors.installation import QueueUnavailable
 from defectoscope.queue.messages import INSPECTION_QUEUE, Message
+
+_T = TypeVar("_T")
 
 _WHAT_A_MESSAGE_IS = {
     # Nobody but us writes them, and nothing in them can run anything.
@@ -39,14 +44,6 @@ _WHEN_THE_BROKER_IS_AWAY = {
     # For as long as it takes: the work is in the database, and a worker without a broker has nothing else to do.
     "broker_connection_max_retries": None,
     "broker_pool_acquire_timeout": 10,
-    # Sending is tried for about a second. The reconciler rings again in any case, and a request must not hang.
-    "task_publish_retry": True,
-    "task_publish_retry_policy": {
-        "max_retries": 2,
-        "interval_start": 0.1,
-        "interval_step": 0.3,
-        "interval_max": 1,
-    },
 }
 _TRANSPORT = {
     # Far above any chunk's time, or a running task would be delivered again; what is lost is the reconciler's business.
@@ -81,6 +78,9 @@ def make_celery(name: str, *, broker_url: str, key_prefix: str) -> Celery:
 #: How a broker shows that it is away. kombu gives the errors of its client a name of its own where it connects and
 #: where it sends; what is asked on a connection that has broken meanwhile ends in the client's own.
 _AWAY = (OperationalError, OSError, RedisError)
+#: How long to wait after each failed try, seconds: a connection that broke while nobody used it is made anew by the
+#: next. The reconciler rings again in any case, and a request must not hang.
+_PAUSES_S = (0.1, 0.4)
 
 
 class CeleryQueue:
@@ -110,17 +110,31 @@ class CeleryQueue:
         """
         with self._producer() as producer:
             # Declaring a queue creates nothing in Redis; it is how kombu tells what waits there.
-            waiting = producer.channel.queue_declare(message.queue, durable=True, auto_delete=False).message_count
-            for _ in range(min(times, most - waiting)):
+            declared = _patiently(
+                lambda: producer.channel.queue_declare(message.queue, durable=True, auto_delete=False)
+            )
+            for _ in range(min(times, most - declared.message_count)):
                 self._send(message, producer)
 
     def _send(self, message: Message, producer: Producer) -> None:
-        self._app.send_task(message.task, args=message.args, queue=message.queue, producer=producer)
+        _patiently(
+            lambda: self._app.send_task(
+                message.task,
+                args=message.args,
+                queue=message.queue,
+                producer=producer,
+                # kombu would try again by itself, and does so for the queue's declaration and the message apart: when
+                # the first needs a new connection, the second is sent on the old one, which ends in AttributeError.
+                retry=False,
+            )
+        )
 
     @contextmanager
     def _producer(self) -> Iterator[Producer]:
         try:
             with self._app.producer_or_acquire() as producer:
+                # kombu connects when it must, and then for as long as it takes.
+                producer.connection.ensure_connection(max_retries=2, interval_start=0.1, interval_step=0.3)
                 yield producer
         except _AWAY as exc:
             raise QueueUnavailable(f"The message broker does not answer: {exc}") from exc
@@ -132,3 +146,15 @@ class CeleryQueue:
                 connection.ensure_connection(max_retries=1, timeout=3)
         except _AWAY as exc:
             raise QueueUnavailable(f"The message broker does not answer: {exc}") from exc
+
+
+def _patiently(act: Callable[[], _T]) -> _T:
+    """Try for about half a second, unless the broker keeps silent: that takes long enough once."""
+    for pause_s in _PAUSES_S:
+        try:
+            return act()
+        except (TimeoutError, RedisTimeout):
+            raise
+        except _AWAY:
+            time.sleep(pause_s)
+    return act()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -148,15 +149,23 @@ def test_a_broker_that_answers_is_pinged_without_an_error(celery_app):
     CeleryQueue(celery_app).ping()
 
 
-def test_a_broker_that_is_away_is_told_soon(dead_broker):
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(lambda queue: queue.send([messages.enumerate_job(1)]), id="send"),
+        pytest.param(lambda queue: queue.top_up(messages.process_next_chunk(), times=1, most=8), id="top-up"),
+        pytest.param(lambda queue: queue.ping(), id="ping"),
+    ],
+)
+def test_a_broker_that_is_away_is_told_soon(dead_broker, act):
     app = make_celery("test", broker_url=dead_broker, key_prefix="x:")
     queue = CeleryQueue(app)
 
-    for act in (lambda: queue.send([messages.enumerate_job(1)]), queue.ping):
-        started = time.monotonic()
-        with pytest.raises(QueueUnavailable):
-            act()
-        assert time.monotonic() - started < 5
+    started = time.monotonic()
+    with pytest.raises(QueueUnavailable):
+        act(queue)
+
+    assert time.monotonic() - started < 5
     _close(app)
 
 
@@ -221,3 +230,18 @@ def test_a_connection_that_broke_while_it_was_not_used_is_a_broker_that_is_away(
     queue.top_up(messages.process_next_chunk(), times=1, most=8)
 
     assert len(_Received(proxied_app)(messages.INSPECTION_QUEUE)) == 2
+
+
+@pytest.mark.parametrize("after_bytes", [0, 100])
+def test_a_broker_that_is_back_within_half_a_second_has_not_been_away(proxied_app, proxy, after_bytes):
+    queue = CeleryQueue(proxied_app)
+    queue.send([messages.process_next_chunk()])
+    proxy.disturb(Disturbance(mode=Mode.TRUNCATE, after_bytes=after_bytes))
+
+    back = threading.Timer(0.15, proxy.clear)
+    back.start()
+    # The first message to a queue declares it, which is what fails and is tried again.
+    queue.send([messages.run_training(7), messages.run_training(8)])
+    back.join()
+
+    assert [message.args for message in _Received(proxied_app)(messages.TRAINING_QUEUE)] == [(7,), (8,)]
