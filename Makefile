@@ -51,7 +51,7 @@ contracts: setup  ## Check who may import whom
 migrations: setup  ## Upgrade, compare, downgrade and upgrade an empty database
 	@$(BIN)/pytest --quiet tests/integration/database/test_migrations.py
 
-bench: setup  ## Measure everything, as ratios within one run (an hour on 2 cores, two or three without VNNI)
+bench: setup  ## Measure everything, as ratios within one run (an hour on 2 cores, two without VNNI)
 	@mkdir -p benchmark-results
 	@$(BIN)/python -m benchmarks --out benchmark-results/worker.json
 	@$(BIN)/python -m benchmarks.compare --out benchmark-results/peers.json
