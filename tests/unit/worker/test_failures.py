@@ -20,37 +20,35 @@ def _told(clause: str) -> RuntimeError:
 
 
 @pytest.mark.parametrize(
-    "clause",
+    ("clause", "kind", "sentence"),
     [
-        "CUDA failure 700: an illegal memory access was encountered",
-        "CUDA failure 719: unspecified launch failure",
-        "CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED",
-        "CUDNN_FE failure 11: CUDNN_BACKEND_API_FAILED",
-        "CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED",
-        "CUFFT failure 6: CUFFT_EXEC_FAILED",
+        *(
+            (clause, DeviceLost, "The GPU has failed")
+            for clause in (
+                "CUDA failure 700: an illegal memory access was encountered",
+                "CUDA failure 719: unspecified launch failure",
+                "CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED",
+                "CUDNN_FE failure 11: CUDNN_BACKEND_API_FAILED",
+                "CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED",
+                "CUFFT failure 6: CUFFT_EXEC_FAILED",
+            )
+        ),
+        *(
+            (clause, EngineOutOfMemory, "The model needs more memory than there is")
+            for clause in (
+                "CUDA failure 2: out of memory",
+                "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+                "CUFFT failure 2: CUFFT_ALLOC_FAILED",
+                "CUDNN failure 4002: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+            )
+        ),
     ],
 )
-def test_a_library_that_fails_on_the_gpu_has_lost_it_and_only_its_clause_is_repeated(clause):
+def test_a_library_that_fails_on_the_gpu_is_told_by_its_clause_alone(clause, kind, sentence):
     error = name_failure(_told(clause), on_gpu=True)
 
-    assert type(error) is DeviceLost
-    assert error.message == f"The GPU has failed: {clause}"
-
-
-@pytest.mark.parametrize(
-    "clause",
-    [
-        "CUDA failure 2: out of memory",
-        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
-        "CUFFT failure 2: CUFFT_ALLOC_FAILED",
-        "CUDNN failure 4002: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-    ],
-)
-def test_a_library_that_lacks_memory_may_have_enough_for_fewer_images(clause):
-    error = name_failure(_told(clause), on_gpu=True)
-
-    assert type(error) is EngineOutOfMemory
-    assert error.message == f"The model needs more memory than there is: {clause}"
+    assert type(error) is kind
+    assert error.message == f"{sentence}: {clause}"
 
 
 @pytest.mark.parametrize("on_gpu", [True, False])
