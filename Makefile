@@ -26,7 +26,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python --editable .
 	@touch $@
 
-demo: setup  ## Train on drawn samples, inspect 40 unseen images, print what was found (5 minutes on 2 cores, 10 on slow ones)
+demo: setup  ## Train on drawn samples, inspect 40 unseen images, print what was found (5 minutes on 2 cores, 7 on slow ones)
 	@$(BIN)/defectoscope demo
 
 up: setup  ## Run everything on this machine until Ctrl-C
