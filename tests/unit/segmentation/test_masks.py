@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,6 +34,16 @@ def test_a_mask_file_is_a_png_of_one_bit_a_pixel():
     with Image.open(io.BytesIO(data)) as image:
         assert (image.format, image.mode, image.size) == ("PNG", "1", (200, 100))
     assert len(data) < 200
+
+
+@given(mask=MASKS)
+def test_other_decoders_read_the_same_mask(mask):
+    data = encode_mask(mask)
+
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        np.testing.assert_array_equal(np.asarray(image.convert("L")), mask)
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE), mask)
 
 
 def test_a_damaged_mask_file_is_refused():

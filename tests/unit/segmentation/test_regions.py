@@ -172,3 +172,38 @@ def test_fifty_thousand_specks_are_all_measured():
     assert np.count_nonzero(kept) == 50_000
     assert defects[-1].box_xyxy == (398, 498, 399, 499)
     assert {defect.area_px for defect in defects} == {1}
+
+
+@settings(deadline=None)
+@given(
+    boxes=st.lists(
+        st.tuples(st.integers(0, 899), st.integers(0, 699), st.integers(1, 120), st.integers(1, 120)), max_size=7
+    ),
+    min_area_px=st.sampled_from([1, 400]),
+)
+def test_defects_of_a_large_image_are_those_that_opencv_finds(boxes, min_area_px):
+    mask = np.zeros((700, 900), dtype=np.uint8)
+    for left, top, width, height in boxes:
+        mask[top : top + height, left : left + width] = 255
+    levels = np.where(mask, np.random.default_rng(len(boxes)).integers(1, 256, mask.shape), 0).astype(np.uint8)
+
+    kept, defects = find_defects(mask, levels, min_area_px=min_area_px)
+
+    count, regions, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    expected = [
+        (
+            -stats[region, cv2.CC_STAT_AREA],
+            int(np.flatnonzero(regions == region)[0]),
+            tuple(centroids[region].round(6)),
+            int(levels[regions == region].max()),
+        )
+        for region in range(1, count)
+        if stats[region, cv2.CC_STAT_AREA] >= min_area_px
+    ]
+    assert [
+        (-defect.area_px, tuple(np.round(defect.centroid_xy, 6)), round(defect.max_probability * 255))
+        for defect in defects
+    ] == [(area, centroid, highest) for area, _, centroid, highest in sorted(expected)]
+    assert np.count_nonzero(kept) == sum(defect.area_px for defect in defects)
+    assert find_defects(mask, levels, min_area_px=min_area_px, in_place=True) == (mask, defects)
+    np.testing.assert_array_equal(mask, kept)
