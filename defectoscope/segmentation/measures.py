@@ -61,7 +61,7 @@ def measure_regions(runs: Runs, regions: Regions) -> Measures:
 
 
 def _measure_boxes(runs: Runs, regions: Regions) -> npt.NDArray[np.int64]:
-    # The first and the last run of a region give its rows; of its columns every run may be the outermost.
+    # A region's first run gives its top; on the other sides any run may be the outermost.
     x0, y0 = runs.x[regions.first_run], runs.y[regions.first_run]
     x1, y1 = np.zeros_like(x0), np.zeros_like(y0)
     np.minimum.at(x0, regions.of_run, runs.x)

@@ -79,8 +79,8 @@ def find_defects(
     if not is_large.all():
         _clear(kept, runs, ~is_large[regions.of_run])
     # Regions come in the order of their first pixels, which decides between equal areas.
-    order = np.flatnonzero(is_large)
-    order = order[np.argsort(-found.area[order], kind="stable")]
+    large = np.flatnonzero(is_large)
+    order = large[np.argsort(-found.area[large], kind="stable")]
     x0, y0, x1, y1 = found.box_xyxy.T
     height, width = mask.shape
     touches = (x0 == 0) | (y0 == 0) | (x1 == width) | (y1 == height)
